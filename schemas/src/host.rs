@@ -1,0 +1,89 @@
+//! What a part takes from the machine it runs on: the time, random numbers, and sleep.
+//!
+//! Nothing else in the workspace may ask for them (`clippy.toml` forbids the ambient calls), so that a test or a
+//! simulation can hand in its own [`Host`] and make one seed mean one history.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A sleep that has been started; it owns all it needs.
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
+
+/// Time, randomness and sleep, passed in.
+pub trait Host: Send + Sync + fmt::Debug {
+    /// Wall-clock time: microseconds since 1970-01-01T00:00:00Z. May jump.
+    fn now_us(&self) -> i64;
+
+    /// Time since an arbitrary moment in the past. Never goes back.
+    fn monotonic(&self) -> Duration;
+
+    /// 64 random bits. Not for secrets.
+    fn random_u64(&self) -> u64;
+
+    /// Completes after `duration`.
+    fn sleep(&self, duration: Duration) -> Sleep;
+
+    /// Wall-clock time in milliseconds (floor).
+    fn now_ms(&self) -> i64 {
+        self.now_us().div_euclid(1_000)
+    }
+
+    /// A duration drawn evenly from `[0, most)`: full jitter for a back-off.
+    fn jitter(&self, most: Duration) -> Duration {
+        let unit = (self.random_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        most.mul_f64(unit)
+    }
+}
+
+/// A [`Host`] as the parts hold it.
+pub type SharedHost = Arc<dyn Host>;
+
+/// The real machine.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemHost {
+    started: Instant,
+}
+
+impl SystemHost {
+    /// A handle to the machine's own clock, randomness and timer.
+    #[allow(clippy::disallowed_methods)] // the one place that may ask the machine
+    pub fn new() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    /// The same, shared, as the parts take it.
+    pub fn shared() -> SharedHost {
+        Arc::new(Self::new())
+    }
+}
+
+impl Default for SystemHost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // the one place that may ask the machine
+impl Host for SystemHost {
+    fn now_us(&self) -> i64 {
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+            Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
+        }
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn random_u64(&self) -> u64 {
+        fastrand::u64(..)
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}

@@ -1,0 +1,3 @@
+//! Recount's vocabulary, pure and without I/O.
+
+pub mod host;
