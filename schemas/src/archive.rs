@@ -1,0 +1,128 @@
+//! The Arrow schemas of what the archive holds.
+//!
+//! Names are lower-case and stable; no column is of an unsigned type: readers of Hive tables resolve Parquet columns by
+//! name, and Athena has no unsigned integers. Times stand twice: as a millisecond `TIMESTAMP` (all that Athena's DDL has)
+//! in UTC, and exactly, as microseconds in a `BIGINT`.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+use crate::amount::{PRECISION, SCALE};
+use crate::definition::Definition;
+
+/// The format of archived rows that this code writes, and the newest that it reads; kept in each file's metadata.
+pub const FORMAT: u32 = 1;
+
+/// Columns of an archived event. The measures' columns, `measure_<attribute>`, come behind them.
+pub mod column {
+    /// The event key, 16 bytes; rows are sorted by group, then by this.
+    pub const EVENT_KEY: &str = "event_key";
+    /// The record's event ID.
+    pub const EVENT_ID: &str = "event_id";
+    /// INSERT, MODIFY or REMOVE.
+    pub const EVENT_NAME: &str = "event_name";
+    /// insert, modify, remove or ttl.
+    pub const CLASS: &str = "class";
+    /// The group; null where the row's image does not give one.
+    pub const GROUP_KEY: &str = "group_key";
+    /// The event's time, milliseconds, UTC.
+    pub const OCCURRED_AT: &str = "occurred_at";
+    /// The event's time, microseconds since 1970.
+    pub const OCCURRED_AT_US: &str = "occurred_at_us";
+    /// The change's creation time, microseconds since 1970.
+    pub const CREATED_AT_US: &str = "created_at_us";
+    /// The source table.
+    pub const SOURCE_TABLE: &str = "source_table";
+    /// The shard that the record was read from.
+    pub const SHARD_ID: &str = "shard_id";
+    /// The record's sequence number.
+    pub const SEQUENCE_NUMBER: &str = "sequence_number";
+    /// The record's arrival in the stream, microseconds since 1970.
+    pub const ARRIVED_AT_US: &str = "arrived_at_us";
+    /// The item's key, JSON text as it came.
+    pub const KEYS: &str = "keys";
+    /// The item after the change, JSON text as it came.
+    pub const NEW_IMAGE: &str = "new_image";
+    /// The item before the change, JSON text as it came.
+    pub const OLD_IMAGE: &str = "old_image";
+    /// Who made the change, JSON text as it came; null for most.
+    pub const USER_IDENTITY: &str = "user_identity";
+    /// All else of the record, JSON text.
+    pub const ENVELOPE: &str = "envelope";
+    /// 16 bytes of BLAKE3 over the canonical change.
+    pub const CONTENT_HASH: &str = "content_hash";
+}
+
+/// The schema of archived events under a definition. The month is the partition, not a column.
+pub fn events_schema(definition: &Definition) -> SchemaRef {
+    use column::*;
+    let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
+    let number = |name: &str| Field::new(name, DataType::Int64, false);
+    let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let mut fields = vec![
+        Field::new(EVENT_KEY, DataType::Binary, false),
+        text(EVENT_ID, false),
+        text(EVENT_NAME, false),
+        text(CLASS, false),
+        Field::new(GROUP_KEY, dictionary, true),
+        Field::new(OCCURRED_AT, DataType::Timestamp(TimeUnit::Millisecond, None), false),
+        number(OCCURRED_AT_US),
+        number(CREATED_AT_US),
+        text(SOURCE_TABLE, false),
+        text(SHARD_ID, false),
+        text(SEQUENCE_NUMBER, false),
+        number(ARRIVED_AT_US),
+        text(KEYS, true),
+        text(NEW_IMAGE, true),
+        text(OLD_IMAGE, true),
+        text(USER_IDENTITY, true),
+        text(ENVELOPE, false),
+        Field::new(CONTENT_HASH, DataType::Binary, false),
+    ];
+    fields.extend(definition.measures.iter().map(|measure| amount(&measure.column, true)));
+    Arc::new(Schema::new(fields))
+}
+
+/// The schema of recounted totals: `totals/monthly.parquet` has `period` as `2026-11`, `totals/yearly.parquet` as `2026`.
+pub fn totals_schema(definition: &Definition) -> SchemaRef {
+    let mut fields = vec![
+        Field::new(column::GROUP_KEY, DataType::Utf8, false),
+        Field::new("period", DataType::Utf8, false),
+        Field::new("events", DataType::Int64, false),
+    ];
+    fields.extend(
+        definition
+            .measures
+            .iter()
+            .map(|measure| amount(&measure.total.to_ascii_lowercase().replace(['-', '.'], "_"), false)),
+    );
+    Arc::new(Schema::new(fields))
+}
+
+fn amount(name: &str, nullable: bool) -> Field {
+    // PRECISION and SCALE are 38 and 9: the scale fits an i8.
+    Field::new(name, DataType::Decimal128(PRECISION, SCALE as i8), nullable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_lower_case_and_signed() {
+        let definition = Definition::parse(
+            "[source]\ntable='t'\nkey=['a']\n[fold]\ngroup_by='g'\nsum=['Bytes-In','x']",
+            "recount.toml",
+        )
+        .unwrap();
+        for schema in [events_schema(&definition), totals_schema(&definition)] {
+            for field in schema.fields() {
+                assert_eq!(field.name(), &field.name().to_lowercase());
+                assert!(!field.data_type().is_unsigned_integer(), "{field}");
+            }
+        }
+        assert!(events_schema(&definition).field_with_name("measure_bytes_in").is_ok());
+        assert!(totals_schema(&definition).field_with_name("sum_bytes_in").is_ok());
+    }
+}

@@ -1,0 +1,288 @@
+//! From a record's bytes to a [`Change`].
+//!
+//! The creation time of the Kinesis form, by `ApproximateCreationDateTimePrecision`:
+//!
+//! | precision | value | read as |
+//! | --- | --- | --- |
+//! | `MICROSECOND` | any | microseconds |
+//! | `MILLISECOND` | any | milliseconds |
+//! | absent | below 10¹⁴ | milliseconds: no millisecond capture seen so far has the member |
+//! | absent | 10¹⁴ or more | microseconds (10¹⁴ ms is the year 5138, 10¹⁴ µs is 1973) |
+//! | anything else | any | refused |
+//!
+//! The precision of a live destination can be changed (`UpdateKinesisStreamingDestination`), so one stream can hold both.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Change, EventName, Form, Precision};
+use crate::verdict::{QuarantineCode, QuarantineReason};
+
+/// The largest record that is parsed at all, in bytes: the largest that a stream can be set to take
+/// (`UpdateMaxRecordSize`, 10 MiB).
+pub const MAX_RECORD: usize = 10 * 1024 * 1024;
+
+const PLAUSIBLE_MS: i64 = 100_000_000_000_000;
+
+/// A borrowed string, where it has no escapes. (`Option<Cow<str>>` on its own would always be copied.)
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+#[derive(Deserialize)]
+struct Record<'a> {
+    #[serde(borrow, rename = "eventID")]
+    event_id: Option<Text<'a>>,
+    #[serde(borrow, rename = "eventName")]
+    event_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "tableName")]
+    table_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "recordFormat")]
+    record_format: Option<&'a RawValue>,
+    #[serde(borrow, rename = "eventSourceARN")]
+    source_arn: Option<Text<'a>>,
+    #[serde(borrow, rename = "userIdentity")]
+    user_identity: Option<&'a RawValue>,
+    #[serde(borrow)]
+    dynamodb: Option<Body<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow, rename = "ApproximateCreationDateTime")]
+    created: Option<&'a RawValue>,
+    #[serde(borrow, rename = "ApproximateCreationDateTimePrecision")]
+    precision: Option<Text<'a>>,
+    #[serde(borrow, rename = "Keys")]
+    keys: Option<&'a RawValue>,
+    #[serde(borrow, rename = "NewImage")]
+    new_image: Option<&'a RawValue>,
+    #[serde(borrow, rename = "OldImage")]
+    old_image: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Identity<'a> {
+    #[serde(borrow, default, alias = "Type", rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, default, alias = "PrincipalId", rename = "principalId")]
+    principal: Option<Text<'a>>,
+}
+
+impl<'a> Change<'a> {
+    /// Decodes one record. Never panics; whatever cannot be understood is a reason for quarantine.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, QuarantineReason> {
+        let not_a_change = |detail: &dyn std::fmt::Display| QuarantineReason::new(QuarantineCode::NotAChange, detail);
+        if bytes.len() > MAX_RECORD {
+            return Err(not_a_change(&format_args!("{} bytes, more than any record can have", bytes.len())));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|e| not_a_change(&e))?;
+        let record: Record<'a> = serde_json::from_str(text).map_err(|e| not_a_change(&e))?;
+        let body = record.dynamodb.ok_or_else(|| bad_member("dynamodb is missing"))?;
+
+        let (form, table) = match (record.table_name, record.record_format, record.source_arn) {
+            (Some(table), _, _) => (Form::Kinesis, table.0),
+            (None, Some(_), _) => return Err(bad_member("tableName is missing")),
+            (None, None, Some(arn)) => (Form::Streams, table_of(arn.0)?),
+            (None, None, None) => return Err(bad_member("neither tableName nor eventSourceARN is there")),
+        };
+        if table.is_empty() {
+            return Err(bad_member("the table's name is empty"));
+        }
+        let event_id = record.event_id.ok_or_else(|| bad_member("eventID is missing"))?.0;
+        if event_id.is_empty() {
+            return Err(bad_member("eventID is empty"));
+        }
+        let event_name = record.event_name.ok_or_else(|| bad_member("eventName is missing"))?.0;
+        let event_name = EventName::parse(&event_name)
+            .ok_or_else(|| bad_member("eventName is none of INSERT, MODIFY and REMOVE"))?;
+        let (created_us, precision) = created(form, body.created, body.precision)?;
+
+        let ttl = match record.user_identity {
+            Some(raw) if event_name == EventName::Remove => {
+                let identity: Identity<'_> =
+                    serde_json::from_str(raw.get()).map_err(|e| bad_member(format_args!("userIdentity: {e}")))?;
+                let is = |text: Option<Text<'_>>, value: &str| text.is_some_and(|t| t.0 == value);
+                is(identity.kind, "Service") && is(identity.principal, "dynamodb.amazonaws.com")
+            }
+            _ => false,
+        };
+
+        Ok(Self {
+            form,
+            event_id,
+            event_name,
+            table,
+            created_us,
+            precision,
+            keys: body.keys.map(RawValue::get),
+            new_image: body.new_image.map(RawValue::get),
+            old_image: body.old_image.map(RawValue::get),
+            user_identity: record.user_identity.map(RawValue::get),
+            ttl,
+        })
+    }
+}
+
+fn bad_member(detail: impl std::fmt::Display) -> QuarantineReason {
+    QuarantineReason::new(QuarantineCode::BadMember, detail)
+}
+
+/// The table's name in `arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/LABEL`.
+fn table_of(arn: Cow<'_, str>) -> Result<Cow<'_, str>, QuarantineReason> {
+    let name = |arn: &str| {
+        let (_, rest) = arn.split_once(":table/")?;
+        rest.split('/').next().map(str::len).map(|length| (arn.len() - rest.len(), length))
+    };
+    let (start, length) = name(&arn).ok_or_else(|| bad_member("eventSourceARN names no table"))?;
+    Ok(match arn {
+        Cow::Borrowed(text) => Cow::Borrowed(text.get(start..start + length).unwrap_or_default()),
+        Cow::Owned(text) => Cow::Owned(text.get(start..start + length).unwrap_or_default().to_owned()),
+    })
+}
+
+fn created(
+    form: Form,
+    value: Option<&RawValue>,
+    precision: Option<Text<'_>>,
+) -> Result<(i64, Precision), QuarantineReason> {
+    let bad = |detail: &str| QuarantineReason::new(QuarantineCode::BadCreationTime, detail);
+    let text = value.ok_or_else(|| bad("ApproximateCreationDateTime is missing"))?.get();
+    let out_of_range =
+        || QuarantineReason::new(QuarantineCode::CreationTimeOutOfRange, "it does not fit 64 bits of µs");
+    if form == Form::Streams {
+        let seconds: f64 = text.parse().map_err(|_| bad("ApproximateCreationDateTime is not a number"))?;
+        let us = (seconds * 1e6).round();
+        if !us.is_finite() || us.abs() >= 9e18 {
+            return Err(out_of_range());
+        }
+        return Ok((us as i64, Precision::Second));
+    }
+    let number: i64 = match text.parse() {
+        Ok(number) => number,
+        Err(_) if !text.is_empty() && text.trim_start_matches('-').bytes().all(|b| b.is_ascii_digit()) => {
+            return Err(out_of_range());
+        }
+        Err(_) => return Err(bad("ApproximateCreationDateTime is not a whole number")),
+    };
+    let precision = match precision.as_ref().map(|text| text.0.as_ref()) {
+        Some("MICROSECOND") => Precision::Microsecond,
+        Some("MILLISECOND") => Precision::Millisecond,
+        Some(_) => return Err(bad("ApproximateCreationDateTimePrecision is neither MILLISECOND nor MICROSECOND")),
+        None if number < PLAUSIBLE_MS => Precision::Millisecond,
+        None => Precision::Microsecond,
+    };
+    let us = match precision {
+        Precision::Microsecond => Some(number),
+        _ => number.checked_mul(1_000),
+    };
+    us.map(|us| (us, precision)).ok_or_else(out_of_range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KINESIS: &str = r#"{"awsRegion":"us-east-2","eventID":"f89436e0-627d-4d37-9879-42f86249aa83","eventName":"INSERT",
+        "userIdentity":null,"recordFormat":"application/json","tableName":"flight",
+        "dynamodb":{"ApproximateCreationDateTime":1721011165891550,"Keys":{"pk":{"S":"a"}},
+        "NewImage":{"pk":{"S":"a"},"n":{"N":"1"}},"SizeBytes":7,"ApproximateCreationDateTimePrecision":"MICROSECOND"},
+        "eventSource":"aws:dynamodb"}"#;
+
+    const STREAMS: &str = r#"{"eventID":"7de3041dd709b024af6f29e4fa13d34c","eventName":"REMOVE","eventVersion":"1.1",
+        "eventSource":"aws:dynamodb","awsRegion":"us-west-2","dynamodb":{"ApproximateCreationDateTime":1.721011165E9,
+        "Keys":{"pk":{"S":"a"}},"OldImage":{"pk":{"S":"a"}},"SequenceNumber":"4421584500000000017450439091",
+        "SizeBytes":26,"StreamViewType":"NEW_AND_OLD_IMAGES"},"userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"},
+        "eventSourceARN":"arn:aws:dynamodb:us-west-2:111122223333:table/scans/stream/2026-05-11T21:21:33.291"}"#;
+
+    fn code(text: &str) -> QuarantineCode {
+        Change::decode(text.as_bytes()).unwrap_err().code
+    }
+
+    #[test]
+    fn the_kinesis_form() {
+        let change = Change::decode(KINESIS.as_bytes()).unwrap();
+        assert_eq!(change.form, Form::Kinesis);
+        assert_eq!(change.event_id, "f89436e0-627d-4d37-9879-42f86249aa83");
+        assert_eq!(change.table, "flight");
+        assert_eq!((change.created_us, change.precision), (1_721_011_165_891_550, Precision::Microsecond));
+        assert_eq!(change.new_image, Some(r#"{"pk":{"S":"a"},"n":{"N":"1"}}"#));
+        assert_eq!((change.old_image, change.user_identity, change.ttl), (None, None, false));
+        assert!(matches!(change.event_id, Cow::Borrowed(_)), "the hot path copies nothing");
+    }
+
+    #[test]
+    fn the_streams_form_in_either_casing_of_the_identity() {
+        for text in [STREAMS.to_owned(), STREAMS.replace("\"type\"", "\"Type\"").replace("principalId", "PrincipalId")]
+        {
+            let change = Change::decode(text.as_bytes()).unwrap();
+            assert_eq!((change.form, change.table.as_ref()), (Form::Streams, "scans"));
+            assert_eq!((change.created_us, change.precision), (1_721_011_165_000_000, Precision::Second));
+            assert!(change.ttl);
+            assert_eq!(change.class(), "ttl");
+        }
+    }
+
+    #[test]
+    fn a_user_delete_is_not_a_ttl_delete() {
+        let by_user = STREAMS.replace("\"Service\"", "\"AssumedRole\"");
+        assert_eq!(Change::decode(by_user.as_bytes()).unwrap().class(), "remove");
+        let none = STREAMS.replace(r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#, "null");
+        assert_eq!(Change::decode(none.as_bytes()).unwrap().class(), "remove");
+    }
+
+    #[test]
+    fn milliseconds_and_microseconds_in_one_stream() {
+        for (value, precision, us) in [
+            ("1721011165891", r#","ApproximateCreationDateTimePrecision":"MILLISECOND""#, 1_721_011_165_891_000),
+            ("1721011165891", "", 1_721_011_165_891_000),
+            ("1721011165891550", "", 1_721_011_165_891_550),
+            ("1721011165891550", r#","ApproximateCreationDateTimePrecision":null"#, 1_721_011_165_891_550),
+        ] {
+            let text = KINESIS
+                .replace("1721011165891550", value)
+                .replace(r#","ApproximateCreationDateTimePrecision":"MICROSECOND""#, precision);
+            assert_eq!(Change::decode(text.as_bytes()).unwrap().created_us, us, "{value} {precision}");
+        }
+    }
+
+    #[test]
+    fn each_defect_has_its_code() {
+        use QuarantineCode::*;
+        for (from, to, expected) in [
+            (KINESIS, "not json", NotAChange),
+            ("INSERT", "UPSERT", BadMember),
+            (r#""eventID":"f89436e0-627d-4d37-9879-42f86249aa83","#, "", BadMember),
+            ("f89436e0-627d-4d37-9879-42f86249aa83", "", BadMember),
+            (r#""tableName":"flight","#, "", BadMember),
+            (r#""ApproximateCreationDateTime":1721011165891550,"#, "", BadCreationTime),
+            ("1721011165891550", "1.5", BadCreationTime),
+            ("1721011165891550", "\"x\"", BadCreationTime),
+            ("1721011165891550", "99999999999999999999999", CreationTimeOutOfRange),
+            ("MICROSECOND", "NANOSECOND", BadCreationTime),
+            (r#""eventName":"INSERT","#, r#""eventName":"INSERT","eventName":"MODIFY","#, NotAChange),
+        ] {
+            assert_eq!(code(&KINESIS.replace(from, to)), expected, "{from} -> {to}");
+        }
+        assert_eq!(Change::decode(&[0xff, 0xfe]).unwrap_err().code, NotAChange);
+        assert_eq!(code(&"[".repeat(100_000)), NotAChange);
+    }
+
+    proptest! {
+        #[test]
+        fn invariant_10_no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Change::decode(&bytes);
+        }
+
+        #[test]
+        fn nor_does_a_damaged_record(at in 0usize..400, byte in any::<u8>(), streams in any::<bool>()) {
+            let mut bytes = if streams { STREAMS } else { KINESIS }.as_bytes().to_vec();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = Change::decode(&bytes);
+        }
+    }
+}
