@@ -41,6 +41,35 @@ pub trait Host: Send + Sync + fmt::Debug {
 /// A [`Host`] as the parts hold it.
 pub type SharedHost = Arc<dyn Host>;
 
+/// A moment by a host's monotonic clock after which no new work is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Option<Duration>);
+
+impl Deadline {
+    /// There is none.
+    pub const NONE: Self = Self(None);
+
+    /// In `duration` from now.
+    pub fn after(host: &dyn Host, duration: Duration) -> Self {
+        Self(host.monotonic().checked_add(duration))
+    }
+
+    /// The time left; zero when it has passed, [`Duration::MAX`] where there is none.
+    pub fn left(self, host: &dyn Host) -> Duration {
+        self.0.map_or(Duration::MAX, |at| at.saturating_sub(host.monotonic()))
+    }
+
+    /// Whether it has passed.
+    pub fn passed(self, host: &dyn Host) -> bool {
+        self.left(host).is_zero()
+    }
+
+    /// The same, earlier by `margin`: for what must be done after the work.
+    pub fn less(self, margin: Duration) -> Self {
+        Self(self.0.map(|at| at.saturating_sub(margin)))
+    }
+}
+
 /// The real machine.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemHost {

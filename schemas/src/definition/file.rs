@@ -56,7 +56,7 @@ struct Fold {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "an attribute's name, or { attribute = \"...\", unit = \"s\" | \"ms\" | \"us\" }")]
+#[serde(untagged, expecting = "occurred_at is an attribute's name, or { attribute = \"...\", unit = \"s\" | \"ms\" | \"us\" }")]
 enum Occurred {
     Text(String),
     Epoch(EpochTable),
@@ -263,7 +263,17 @@ groups = { acme = 500000 }
             ("[quota]", "[quota"),
         ];
         let errors: Vec<String> = cases.iter().map(|(from, to)| error(&SCANS.replace(from, to))).collect();
-        insta::assert_snapshot!(errors.join("\n"), @r#""#);
+        insta::assert_snapshot!(errors.join("\n"), @r#"
+        recount.toml:8: no time zone is called "Asia/Singapur"; use an IANA name, as "Asia/Singapore"
+        recount.toml:13: lanes is a power of two from 1 to 256, not 3
+        recount.toml:11: ttl_deletes = "subtract" goes with count = "net": inserts alone never subtract
+        recount.toml:9: unknown variant `all`, expected `inserts` or `net`
+        recount.toml:10: sum: two attributes would share the column measure_a_b
+        recount.toml:14: unknown field `ledger_day`, expected one of `group_by`, `occurred_at`, `time_zone`, `count`, `sum`, `ttl_deletes`, `identity`, `lanes`, `ledger_days`
+        recount.toml:7: occurred_at is an attribute's name, or { attribute = "...", unit = "s" | "ms" | "us" }
+        recount.toml:3: key names the partition key and, if the table has one, the sort key
+        recount.toml:16: unclosed table, expected `]`
+        "#);
     }
 
     #[test]
