@@ -1,0 +1,39 @@
+//! The relay as a Lambda function: DynamoDB Streams → Kinesis.
+//!
+//! Reads `RECOUNT_STREAM`, `RECOUNT_BUCKET` and, for a stream whose records may be larger than 1 MiB,
+//! `RECOUNT_MAX_RECORD_BYTES`.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use lambda_runtime::{LambdaEvent, service_fn};
+use recount_producer::relay::{Relay, RelaySettings};
+use recount_schemas::Settings;
+use recount_schemas::host::{Deadline, SystemHost};
+use serde_json::value::RawValue;
+
+/// What is kept back of the invocation's time to answer in.
+const MARGIN: Duration = Duration::from_secs(1);
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    lambda_runtime::tracing::init_default_subscriber();
+    let names = Settings::from_lookup(|name| std::env::var(name).ok());
+    let mut settings = RelaySettings::new(names.stream, names.bucket);
+    if let Ok(bytes) = std::env::var("RECOUNT_MAX_RECORD_BYTES") {
+        settings.limits.record_bytes = bytes.parse().context("RECOUNT_MAX_RECORD_BYTES is a number of bytes")?;
+    }
+    let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).load().await;
+    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(config.endpoint_url().is_some()).build();
+    let host = SystemHost::shared();
+    let relay =
+        Relay::new(aws_sdk_kinesis::Client::new(&config), aws_sdk_s3::Client::from_conf(s3), settings, host.clone());
+    let (relay, host) = (&relay, &host);
+    lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {
+        let ends_ms = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);
+        let left = u64::try_from(ends_ms.saturating_sub(host.now_ms())).unwrap_or_default();
+        let deadline = Deadline::after(&**host, Duration::from_millis(left).saturating_sub(MARGIN));
+        relay.handle(event.payload.get().as_bytes(), deadline).await.map_err(lambda_runtime::Error::from)
+    }))
+    .await
+}

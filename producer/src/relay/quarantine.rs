@@ -1,0 +1,102 @@
+//! Where a record goes that is too large for the stream: an object in S3 with its bytes, in the shape and under the prefix
+//! that the consumer and the compactor use for theirs.
+//!
+//! Such a record has no place in the Kinesis stream, so its object is named by its place in the DynamoDB stream: shard
+//! `relay-` and a hash of the stream's ARN (a Lambda event does not name the shard; the ARN ends in the time at which the
+//! stream was enabled, so a re-created table, which may repeat numbers, has another), and its sequence number there.
+
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::put_object::PutObjectError;
+use aws_sdk_s3::primitives::ByteStream;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use recount_schemas::quarantine::{FORMAT, Quarantined, object_key};
+use recount_schemas::{QuarantineCode, QuarantineReason, ShardId};
+
+use super::event::Record;
+
+/// What the shard of every record begins with that the relay quarantined.
+pub const SHARD_PREFIX: &str = "relay-";
+
+/// Why a record could not be quarantined.
+#[derive(Debug, thiserror::Error)]
+pub enum QuarantineError {
+    /// S3 refused the object or did not answer.
+    #[error("could not put the quarantined record s3://{bucket}/{key}")]
+    Put {
+        /// The bucket.
+        bucket: String,
+        /// The object.
+        key: String,
+        /// What S3 or the way to it said.
+        #[source]
+        source: Box<SdkError<PutObjectError>>,
+    },
+    /// The object could not be made.
+    #[error("could not write a quarantined record as JSON")]
+    Json(#[from] serde_json::Error),
+    /// The name made for the shard is none.
+    #[error(transparent)]
+    Shard(#[from] recount_schemas::position::NotAShardId),
+}
+
+/// The relay's part of the quarantine.
+#[derive(Debug, Clone)]
+pub struct Quarantine {
+    s3: aws_sdk_s3::Client,
+    bucket: String,
+    stream: String,
+}
+
+impl Quarantine {
+    /// In `bucket`, for records that were on their way to `stream`.
+    pub fn new(s3: aws_sdk_s3::Client, bucket: String, stream: String) -> Self {
+        Self { s3, bucket, stream }
+    }
+
+    /// Keeps a record that has more than `limit` bytes. `Ok` also if it is there already.
+    pub async fn put_too_large(&self, record: &Record<'_>, limit: usize, now_us: i64) -> Result<(), QuarantineError> {
+        let shard = shard_of(&record.source_arn)?;
+        let key = object_key(&shard, &record.sequence);
+        let detail =
+            format!("{} bytes with its partition key; the stream takes at most {limit} a record", record.bytes());
+        let object = Quarantined {
+            format: FORMAT,
+            stream: self.stream.clone(),
+            shard_id: shard,
+            sequence_number: record.sequence.clone(),
+            partition_key: record.partition_key.clone(),
+            arrived_us: now_us,
+            reason: QuarantineReason::new(QuarantineCode::TooLarge, detail),
+            data: STANDARD.encode(record.text),
+            raw: false,
+        };
+        let body = ByteStream::from(serde_json::to_vec(&object)?);
+        let put = self.s3.put_object().bucket(&self.bucket).key(&key).if_none_match("*").body(body);
+        match put.content_type("application/json").send().await {
+            Ok(_) => Ok(()),
+            // The same record, quarantined by an invocation before this one.
+            Err(error) if error.raw_response().is_some_and(|answer| answer.status().as_u16() == 412) => Ok(()),
+            Err(error) => Err(QuarantineError::Put { bucket: self.bucket.clone(), key, source: Box::new(error) }),
+        }
+    }
+}
+
+fn shard_of(source_arn: &str) -> Result<ShardId, recount_schemas::position::NotAShardId> {
+    let hash: String = blake3::hash(source_arn.as_bytes()).to_hex().as_str().chars().take(16).collect();
+    format!("{SHARD_PREFIX}{hash}").parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_table_stream_has_a_shard_of_its_own() {
+        let (a, b) = (shard_of("arn:a").unwrap(), shard_of("arn:b").unwrap());
+        assert_ne!(a, b);
+        assert!(a.as_str().starts_with(SHARD_PREFIX));
+        assert_eq!(a, shard_of("arn:a").unwrap());
+        assert!(shard_of("").is_ok());
+    }
+}
