@@ -1,0 +1,106 @@
+//! The protocol holds in every state of small models and in random histories of larger ones; without any one of its rules
+//! it does not.
+
+use proptest::prelude::*;
+
+use super::model::{Model, Rule, Size};
+use crate::tuning::Tuning;
+
+fn tuning(named_keys: usize) -> Tuning {
+    Tuning {
+        named_keys,
+        seal_at: 2,
+        keep_ms: 1,
+        keep_keys: 1,
+        hard_limit: 4,
+        write_keys: 3,
+        exact_refusals: 2,
+        refusals: u32::MAX,
+        ledger_ms: 10,
+        ..Tuning::new(1)
+    }
+}
+
+/// All keys of a batch can be named, as with up to 96.
+fn named() -> Size {
+    Size { keys: 3, writers: 2, batches: 2, faults: 0, copies: 0, time: false, tuning: tuning(3) }
+}
+
+/// Only one key can be named: batches of two and three take the exact path.
+fn exact() -> Size {
+    Size { tuning: tuning(1), ..named() }
+}
+
+#[test]
+fn invariants_2_and_3_hold_in_every_state_of_a_small_model() {
+    for size in [
+        named(),
+        exact(),
+        Size { keys: 2, batches: 3, ..named() },
+        Size { faults: 1, ..named() },
+        Size { copies: 1, ..named() },
+        Size { copies: 1, ..exact() },
+        Size { keys: 2, faults: 1, copies: 1, time: true, ..exact() },
+        Size { time: true, ..named() },
+    ] {
+        let (states, all) = Model::new(size.clone(), None).explore(200_000).unwrap();
+        println!("{size:?}: {states} states, all: {all}");
+        assert!(states > 500 && all, "{states} {all} {size:?}");
+    }
+}
+
+fn large(named_keys: usize, time: bool) -> Size {
+    Size { keys: 5, writers: 3, batches: 4, faults: 3, copies: 3, time, tuning: tuning(named_keys) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariant_4_redelivery_changes_no_total(seed: u64, named in 1usize..=5, time: bool) {
+        let held = Model::new(large(named, time), None).walk(seed, 120);
+        prop_assert_eq!(held, Ok(()));
+    }
+}
+
+/// Whether some history within the budget breaks the protocol without `rule`.
+fn breaks(rule: Rule) -> bool {
+    let sizes = [named(), exact(), Size { faults: 1, ..named() }, Size { time: true, ..named() }];
+    let larger = [large(5, false), large(1, false), large(5, true)];
+    let walks = || {
+        let mut sizes = sizes.iter().chain(&larger).cycle();
+        (0..4_000).any(|seed| {
+            let size = sizes.next().unwrap();
+            Model::new(size.clone(), Some(rule)).walk(seed, 80).is_err()
+        })
+    };
+    walks()
+}
+
+macro_rules! needed {
+    ($($name:ident: $rule:ident,)*) => {$(
+        #[test]
+        fn $name() {
+            assert!(breaks(Rule::$rule), "nothing went wrong without {:?}", Rule::$rule);
+        }
+    )*};
+}
+
+needed! {
+    invariant_2_needs_the_fast_update_to_name_its_keys: FastNamesKeys,
+    invariant_2_needs_the_fast_update_to_ask_for_sealed: FastAsksSealed,
+    invariant_2_needs_sealed_to_be_compared_with_the_least_key: FastAsksLeast,
+    invariant_2_needs_the_late_update_to_name_its_keys: LateNamesKeys,
+    invariant_2_needs_the_late_update_to_ask_for_the_epoch: LateAsksEpoch,
+    invariant_2_needs_the_exact_update_to_ask_for_the_epoch: ExactAsksEpoch,
+    invariant_2_needs_the_exact_update_to_ask_for_the_size: ExactAsksSize,
+    invariant_3_needs_the_flip_to_ask_for_the_epoch: FlipAsksEpoch,
+    invariant_2_needs_sealed_to_be_the_greatest_ever: SealedIsGreatestEver,
+    invariant_3_needs_the_page_before_the_flip: PageBeforeFlip,
+    invariant_3_needs_a_page_name_unique_to_its_contents: PageNameIsUnique,
+    invariant_2_needs_a_consistent_search: SearchIsConsistent,
+    invariant_2_needs_the_search_to_go_to_the_end: SearchGoesToTheEnd,
+    invariant_2_needs_the_epoch_before_the_search: EpochBeforeSearch,
+    invariant_2_needs_pages_to_outlive_attempts: PagesOutliveAttempts,
+    invariant_2_needs_what_is_too_old_not_to_be_counted: TooOldIsNotCounted,
+}
