@@ -1,9 +1,32 @@
-//! The whole pipeline in one process on one machine.
+//! The whole pipeline in one process on one machine, behind one loopback port.
 //!
-//! | module | what it stands in for |
+//! Nothing here runs in production. These are stand-ins for what AWS gives: the engines behind one HTTP port that any
+//! AWS SDK can talk to, and the same engines without a socket for simulations.
+//!
+//! | module | what it is |
 //! | --- | --- |
+//! | [`engines`] | all engines of one data directory, opened together; start here |
+//! | [`door`] | one port for all services, and the router behind it |
+//! | [`inproc`] | the same router as an HTTP client of the AWS SDK, without a socket |
+//! | [`client`] | SDK configuration that reaches either |
+//! | [`dynamo`] | DynamoDB and its streams, embedded; [`expression`] is a limit of AWS that the engine lacks |
 //! | [`kinesis`] | Kinesis Data Streams, on one SQLite file |
+//! | [`s3`] | objects as plain files below `DIR/s3/<bucket>/<key>`, with atomic conditional writes |
+//! | [`serve`] | the command `recount-local serve` |
+//! | [`io`] | where blocking work runs |
 //! | [`manual`] | a clock that tests set by hand |
 
+pub mod client;
+pub mod door;
+pub mod dynamo;
+pub mod engines;
+pub mod expression;
+pub mod inproc;
+pub mod io;
 pub mod kinesis;
 pub mod manual;
+pub mod s3;
+pub mod serve;
+
+#[cfg(test)]
+mod tests;
