@@ -1,0 +1,221 @@
+//! What an entry must satisfy to follow a state. Pure.
+//!
+//! | rule | why |
+//! | --- | --- |
+//! | its number is the next, it holds the digest of the one before | the log is dense and nobody has rewritten it |
+//! | it adds no shard range that does not begin where the last one ended, and none for a closed shard | ranges tile: nothing lost, nothing read twice |
+//! | a shard begins only when its known parents are closed | order within a lineage, and no record between them overlooked |
+//! | records = rows + duplicates + conflicts + quarantined, and all rows are in added files | nothing vanished on the way |
+//! | an archive entry adds one file to a month | a commit appears in a month at once |
+//! | targets have the month, its version and the entry's number in their names | no two entries write one name |
+//! | only a compaction removes files: all live files of the months whose version it sets to its own number | a version is whole |
+//! | a compaction's rows are those it removes | invariant 7 |
+//! | its number is below base + [`WINDOW`] | older uploads are garbage and may be deleted |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use recount_schemas::{Month, ShardId};
+
+use super::entry::{AddedFile, Entry, FORMAT, Fingerprint, Kind, ShardRange};
+use super::names;
+use super::state::{ShardEnd, State, WINDOW};
+
+/// The log cannot be read on, or an entry cannot be put.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// The entry's bytes are no entry.
+    #[error("log entry {n} is malformed: {why}")]
+    Malformed {
+        /// The entry.
+        n: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// The entry was written by a newer program.
+    #[error("log entry {n} has format {format}, this program reads up to {FORMAT}: use a newer one")]
+    Newer {
+        /// The entry.
+        n: u64,
+        /// Its format.
+        format: u32,
+    },
+    /// The entry is too large.
+    #[error("log entry {n} has {bytes} bytes, more than an entry may have: make smaller commits")]
+    TooLarge {
+        /// The entry.
+        n: u64,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The entry does not follow the ones before it.
+    #[error("log entry {n} does not follow: {why}; run recount fsck")]
+    Broken {
+        /// The entry.
+        n: u64,
+        /// Which rule it breaks.
+        why: String,
+    },
+}
+
+/// Whether `entry` may follow `state`; see the table above.
+pub fn follows(state: &State, entry: &Entry) -> Result<(), LogError> {
+    let broken = |why: String| LogError::Broken { n: entry.n, why };
+    if entry.format > FORMAT {
+        return Err(LogError::Newer { n: entry.n, format: entry.format });
+    }
+    if entry.n != state.next || entry.n > names::MAX_NUMBER {
+        return Err(broken(format!("number {} is expected", state.next)));
+    }
+    if entry.previous != state.head {
+        return Err(broken("it does not hold the digest of the entry before it".into()));
+    }
+    if !names::is_token(&entry.token) {
+        return Err(broken("its token is malformed".into()));
+    }
+    if entry.base > entry.n || entry.n >= entry.base.saturating_add(WINDOW) {
+        return Err(broken(format!("it was planned when the log had {} entries", entry.base)));
+    }
+    match entry.kind {
+        Kind::Archive | Kind::Renewal if entry.stream.is_none() => return Err(broken("it names no stream".into())),
+        Kind::Compaction if !entry.ranges.is_empty() => return Err(broken("a compaction reads no shard".into())),
+        Kind::Renewal if !entry.added.is_empty() => return Err(broken("a renewal adds no file".into())),
+        Kind::Archive | Kind::Renewal if !entry.removed.is_empty() || !entry.versions.is_empty() => {
+            return Err(broken("only a compaction removes files".into()));
+        }
+        _ => {}
+    }
+    ranges(state, entry).map_err(broken)?;
+    removed(state, entry).map_err(broken)?;
+    added(state, entry).map_err(broken)
+}
+
+/// The ranges tile, parents are read to their end before their children, and every record is accounted for.
+fn ranges(state: &State, entry: &Entry) -> Result<(), String> {
+    let known = entry.stream.as_ref().and_then(|stream| state.stream(stream)).map(|end| &end.shards);
+    let mut here: BTreeMap<&ShardId, bool> = BTreeMap::new();
+    let mut rows = 0u64;
+    for range in &entry.ranges {
+        let shard = &range.shard;
+        if here.contains_key(shard) {
+            return Err(format!("shard {shard} stands in it twice"));
+        }
+        continues(range, known.and_then(|shards| shards.get(shard)))?;
+        for parent in &range.parents {
+            // A parent that nobody ever read had expired before the archive began: nothing can be said of it.
+            let closed = here.get(parent).copied().or_else(|| known?.get(parent).map(|end| end.closed));
+            if closed == Some(false) {
+                return Err(format!("shard {shard} is read before its parent {parent} is closed"));
+            }
+        }
+        let parts = [range.duplicates, range.conflicts, range.quarantined];
+        let sum = parts.into_iter().try_fold(range.rows, u64::checked_add);
+        if sum != Some(range.records) {
+            return Err(format!("of the {} records of shard {shard} not all are accounted for", range.records));
+        }
+        rows = rows.checked_add(range.rows).ok_or("it has too many rows")?;
+        here.insert(shard, range.closed);
+    }
+    let in_files = entry.added.iter().try_fold(0u64, |sum, file| sum.checked_add(file.rows));
+    if entry.kind != Kind::Compaction && in_files != Some(rows) {
+        return Err(format!("its ranges gave {rows} rows, its files have another number"));
+    }
+    Ok(())
+}
+
+/// | shard before | `from` must be | `to` |
+/// | --- | --- | --- |
+/// | never read | absent | beyond it if records were read, else absent |
+/// | read to t | t | beyond t if records were read, else t |
+/// | closed | – | refused |
+fn continues(range: &ShardRange, before: Option<&ShardEnd>) -> Result<(), String> {
+    let shard = &range.shard;
+    if before.is_some_and(|end| end.closed) {
+        return Err(format!("shard {shard} was closed before"));
+    }
+    if range.from.as_ref() != before.and_then(|end| end.to.as_ref()) {
+        return Err(format!("the range of shard {shard} does not begin where the last one ended"));
+    }
+    let moved = match (&range.from, &range.to) {
+        (from, to) if from == to => false,
+        (None, Some(_)) => true,
+        (Some(from), Some(to)) => to > from,
+        (Some(_), None) => false,
+        (None, None) => false,
+    };
+    if moved != (range.records > 0) || (!moved && range.from != range.to) {
+        return Err(format!("the range of shard {shard} does not fit its {} records", range.records));
+    }
+    Ok(())
+}
+
+/// What is removed is live, and is all that is live in the months that get a new version.
+fn removed(state: &State, entry: &Entry) -> Result<(), String> {
+    let mut gone: BTreeSet<&str> = BTreeSet::new();
+    for target in &entry.removed {
+        if state.find(target).is_none() {
+            return Err(format!("{} is removed, but it is not live", shortened(target)));
+        }
+        if !gone.insert(target) {
+            return Err(format!("{target} is removed twice"));
+        }
+    }
+    for (month, version) in &entry.versions {
+        if *version != entry.n {
+            return Err(format!("month {month} gets version {version}, not the entry's number"));
+        }
+    }
+    let of = |month: &Month| state.files.get(month).into_iter().flat_map(BTreeMap::keys);
+    let all: BTreeSet<&str> = entry.versions.keys().flat_map(of).map(String::as_str).collect();
+    if gone != all {
+        return Err("it does not remove just the live files of the months that get a new version".into());
+    }
+    if entry.kind == Kind::Compaction {
+        let mut change: BTreeMap<Month, (Fingerprint, Fingerprint)> = BTreeMap::new();
+        let too_large = || "its sums do not fit".to_owned();
+        for file in gone.iter().filter_map(|target| state.find(target)).map(|live| &live.file) {
+            change.entry(file.month).or_default().0.add(&file.fingerprint).ok_or_else(too_large)?;
+        }
+        for file in &entry.added {
+            change.entry(file.month).or_default().1.add(&file.fingerprint).ok_or_else(too_large)?;
+        }
+        if let Some((month, _)) = change.iter().find(|(_, (before, after))| before != after) {
+            return Err(format!("the rows of month {month} are not those that it removes"));
+        }
+    }
+    Ok(())
+}
+
+/// What is added has the names that its place in the log gives it.
+fn added(state: &State, entry: &Entry) -> Result<(), String> {
+    let (mut targets, mut sources, mut months) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for file in &entry.added {
+        let AddedFile { source, target, month, .. } = file;
+        let name = names::parse_target(target).ok_or_else(|| format!("{} is no target", shortened(target)))?;
+        let version = entry.versions.get(month).copied().unwrap_or_else(|| state.version(*month));
+        if name != (names::Target { month: *month, version, n: entry.n }) {
+            return Err(format!("{target} is not a name for month {month}, version {version}, entry {}", entry.n));
+        }
+        let taken_over = entry.kind == Kind::Compaction && entry.removed.contains(source);
+        if !taken_over && names::staged_base(source) != Some(entry.base) {
+            return Err(format!("{} is not a source of a plan with base {}", shortened(source), entry.base));
+        }
+        if !targets.insert(target) || !sources.insert(source) {
+            return Err(format!("{target} is added twice, or its source is used twice"));
+        }
+        if !months.insert(month) && entry.kind == Kind::Archive {
+            return Err(format!("month {month} gets two files"));
+        }
+        if entry.kind == Kind::Compaction && !entry.versions.contains_key(month) {
+            return Err(format!("month {month} gets a file but no version"));
+        }
+        let ordered = file.first_key <= file.last_key && file.first_group <= file.last_group;
+        if file.rows == 0 || file.rows != file.fingerprint.rows || !ordered {
+            return Err(format!("what it says about {target} contradicts itself"));
+        }
+    }
+    Ok(())
+}
+
+fn shortened(name: &str) -> String {
+    name.chars().take(120).collect()
+}

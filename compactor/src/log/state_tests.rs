@@ -1,0 +1,282 @@
+use super::super::entry::{FORMAT, Fingerprint, ShardRange};
+use super::super::names;
+use super::*;
+use proptest::prelude::*;
+use recount_schemas::EventKey;
+
+pub(crate) fn stream() -> Stream {
+    Stream { arn: "arn:aws:kinesis:us-east-1:0:stream/s".into(), created_ms: 1 }
+}
+
+pub(crate) fn range(shard: &str, from: Option<u64>, to: Option<u64>) -> ShardRange {
+    let sequence = |n: Option<u64>| n.map(|n| n.to_string().parse().unwrap());
+    let records = if from == to { 0 } else { 1 };
+    ShardRange {
+        shard: shard.parse().unwrap(),
+        parents: vec![],
+        from: sequence(from),
+        to: sequence(to),
+        closed: false,
+        caught_up_ms: None,
+        records,
+        rows: records,
+        duplicates: 0,
+        conflicts: 0,
+        quarantined: 0,
+        lost: None,
+    }
+}
+
+fn file(state: &State, month: &str, rows: u64, i: usize, version: u64) -> AddedFile {
+    let key = EventKey::from_bytes([7; 16]);
+    let month = month.parse().unwrap();
+    AddedFile {
+        source: names::staged(state.next, "ab", i),
+        target: names::target(month, version, state.next, i),
+        month,
+        rows,
+        bytes: 10,
+        sha256: Digest::of(b"x"),
+        first_key: key,
+        last_key: key,
+        first_group: None,
+        last_group: None,
+        fingerprint: Fingerprint { rows, hash: u128::from(rows), ..Default::default() },
+    }
+}
+
+fn entry(state: &State, ranges: Vec<ShardRange>) -> Entry {
+    let rows: u64 = ranges.iter().map(|range| range.rows).sum();
+    let added = if rows > 0 {
+        vec![file(state, "2026-11", rows, 0, state.version("2026-11".parse().unwrap()))]
+    } else {
+        vec![]
+    };
+    Entry {
+        format: FORMAT,
+        n: state.next,
+        kind: Kind::Archive,
+        previous: state.head,
+        at_ms: 5,
+        definition: "d".into(),
+        token: "ab".into(),
+        base: state.next,
+        stream: Some(stream()),
+        retention_hours: Some(24),
+        ranges,
+        added,
+        removed: vec![],
+        versions: BTreeMap::new(),
+    }
+}
+
+fn compaction(state: &State, month: &str) -> Entry {
+    let month = month.parse().unwrap();
+    let live: Vec<&LiveFile> = state.live().filter(|live| live.file.month == month).collect();
+    let mut sum = Fingerprint::default();
+    live.iter().for_each(|live| sum.add(&live.file.fingerprint).unwrap());
+    let mut merged = file(state, "2026-11", sum.rows, 0, state.next);
+    merged.fingerprint = sum;
+    Entry {
+        kind: Kind::Compaction,
+        stream: None,
+        retention_hours: None,
+        removed: live.iter().map(|live| live.file.target.clone()).collect(),
+        versions: BTreeMap::from([(month, state.next)]),
+        added: vec![merged],
+        ..entry(state, vec![])
+    }
+}
+
+fn put(state: &mut State, entry: Entry) -> Result<(), LogError> {
+    let bytes = entry.to_bytes().unwrap();
+    assert_eq!(Entry::from_bytes(entry.n, &bytes).unwrap(), entry);
+    state.apply(entry, Digest::of(&bytes))
+}
+
+fn refused(state: &State, change: impl FnOnce(&mut Entry), why: &str) {
+    let mut next = entry(state, vec![range("s0", Some(2), Some(3))]);
+    change(&mut next);
+    let error = state.clone().apply(next, Digest::of(b"")).unwrap_err().to_string();
+    assert!(error.contains(why), "{error}");
+}
+
+fn two_entries() -> State {
+    let mut state = State::default();
+    let first = entry(&state, vec![range("s0", None, Some(1))]);
+    put(&mut state, first).unwrap();
+    let second = entry(&state, vec![range("s0", Some(1), Some(2))]);
+    put(&mut state, second).unwrap();
+    state
+}
+
+#[test]
+fn invariant_5_ranges_that_do_not_tile_are_refused() {
+    let state = two_entries();
+    refused(&state, |e| e.ranges[0] = range("s0", Some(1), Some(3)), "does not begin where the last one ended");
+    refused(&state, |e| e.ranges[0] = range("s0", None, Some(3)), "does not begin where the last one ended");
+    refused(&state, |e| e.ranges[0] = range("s0", Some(3), Some(4)), "does not begin where the last one ended");
+    refused(&state, |e| e.ranges[0] = range("s1", Some(3), Some(4)), "does not begin where the last one ended");
+    refused(&state, |e| e.ranges[0].to = Some("1".parse().unwrap()), "does not fit its 1 records");
+    refused(&state, |e| e.ranges[0].to = None, "does not fit its 1 records");
+    refused(&state, |e| e.ranges[0].records = 2, "not all are accounted for");
+    refused(&state, |e| e.ranges.push(range("s0", Some(3), Some(4))), "stands in it twice");
+    refused(&state, |e| e.added.clear(), "its files have another number");
+}
+
+#[test]
+fn a_child_follows_its_closed_parents() {
+    let mut state = two_entries();
+    let child = || ShardRange { parents: vec!["s0".parse().unwrap()], ..range("s1", None, Some(9)) };
+    refused(&state, |e| e.ranges[0] = child(), "before its parent s0 is closed");
+    let closing = ShardRange { closed: true, ..range("s0", Some(2), Some(2)) };
+    let both = entry(&state, vec![closing, child()]);
+    put(&mut state, both).unwrap();
+    refused(&state, |e| e.ranges[0] = range("s0", Some(2), Some(3)), "was closed before");
+    let unknown = ShardRange { parents: vec!["s9".parse().unwrap()], ..range("s2", None, Some(1)) };
+    let next = entry(&state, vec![unknown]);
+    put(&mut state, next).unwrap();
+}
+
+#[test]
+fn a_stream_made_anew_is_another_stream() {
+    let mut state = two_entries();
+    let mut next = entry(&state, vec![range("s0", None, Some(1))]);
+    next.stream = Some(Stream { created_ms: 2, ..stream() });
+    put(&mut state, next).unwrap();
+    assert_eq!(state.streams.len(), 2);
+}
+
+#[test]
+fn the_chain_is_checked() {
+    let state = two_entries();
+    refused(&state, |e| e.n = 3, "number 2 is expected");
+    refused(&state, |e| e.n = 1, "number 2 is expected");
+    refused(&state, |e| e.previous = Some(Digest::of(b"?")), "does not hold the digest");
+    refused(&state, |e| e.previous = None, "does not hold the digest");
+    refused(&state, |e| e.format = 2, "use a newer one");
+    refused(&state, |e| e.token = "../x".into(), "token");
+    refused(&state, |e| e.base = 3, "planned when the log had 3 entries");
+}
+
+#[test]
+fn a_plan_older_than_the_window_is_refused() {
+    let mut state = two_entries();
+    state.next = WINDOW;
+    let fits = |base| {
+        let mut next = entry(&state, vec![range("s0", Some(2), Some(2))]);
+        next.base = base;
+        check::follows(&state, &next).is_ok()
+    };
+    assert!(!fits(0) && fits(1), "entry 64 is 64 beyond head 0, and 65 beyond an empty log");
+}
+
+#[test]
+fn names_are_those_that_the_place_in_the_log_gives() {
+    let state = two_entries();
+    refused(&state, |e| e.added[0].target = "_log/000000000002.json".into(), "is no target");
+    refused(&state, |e| e.added[0].source = "events/x".into(), "is not a source");
+    refused(&state, |e| e.added[0].source = names::staged(0, "ab", 0), "is not a source");
+    refused(&state, |e| e.added[0].target = names::target("2026-11".parse().unwrap(), 1, 2, 0), "is not a name for");
+    refused(&state, |e| e.added[0].month = "2026-10".parse().unwrap(), "is not a name for");
+    refused(&state, |e| e.added[0].fingerprint.rows = 9, "contradicts itself");
+    let double = |e: &mut Entry| {
+        let mut second = e.added[0].clone();
+        second.target = names::target(second.month, 0, 2, 1);
+        second.source = names::staged(2, "ab", 1);
+        e.ranges[0].rows = 2;
+        e.ranges[0].records = 2;
+        e.added.push(second);
+    };
+    refused(&state, double, "gets two files");
+}
+
+#[test]
+fn invariant_7_a_compaction_keeps_the_rows_and_takes_the_whole_month() {
+    let mut state = two_entries();
+    let broken = |change: &dyn Fn(&mut Entry)| {
+        let mut next = compaction(&state, "2026-11");
+        change(&mut next);
+        state.clone().apply(next, Digest::of(b"")).unwrap_err().to_string()
+    };
+    assert!(broken(&|e| e.added[0].fingerprint.hash += 1).contains("are not those that it removes"));
+    assert!(broken(&|e| drop(e.removed.pop())).contains("just the live files"));
+    assert!(broken(&|e| e.removed[0] = names::target("2026-11".parse().unwrap(), 0, 9, 0)).contains("not live"));
+    assert!(
+        broken(&|e| e.versions = BTreeMap::from([("2026-11".parse().unwrap(), 1)])).contains("not the entry's number")
+    );
+    assert!(broken(&|e| e.removed[0] = e.removed[1].clone()).contains("removed twice"));
+    let next = compaction(&state, "2026-11");
+    put(&mut state, next).unwrap();
+    assert_eq!((state.live().count(), state.version("2026-11".parse().unwrap())), (1, 2));
+    assert!(state.last_is_compaction());
+    // What is archived next goes into the new version; a removed file stays removed.
+    let next = entry(&state, vec![range("s0", Some(2), Some(3))]);
+    put(&mut state, next).unwrap();
+    assert!(state.find("events/month=2026-11/000000000002/000000000003-0.parquet").is_some());
+    assert!(state.find("events/month=2026-11/000000000000/000000000001-0.parquet").is_none());
+}
+
+#[test]
+fn a_state_survives_its_json() {
+    let mut state = two_entries();
+    let next = compaction(&state, "2026-11");
+    put(&mut state, next).unwrap();
+    let text = serde_json::to_string(&state).unwrap();
+    assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+}
+
+#[test]
+fn an_entry_reads_as_it_is_documented() {
+    let mut state = State::default();
+    let mut first = entry(&state, vec![range("shardId-000000000000", None, Some(7))]);
+    first.ranges[0].caught_up_ms = Some(4);
+    insta::assert_snapshot!(String::from_utf8(first.to_bytes().unwrap()).unwrap(), @r#"{"format":1,"n":0,"kind":"archive","previous":null,"at_ms":5,"definition":"d","token":"ab","base":0,"stream":{"arn":"arn:aws:kinesis:us-east-1:0:stream/s","created_ms":1},"retention_hours":24,"ranges":[{"shard":"shardId-000000000000","from":null,"to":"7","caught_up_ms":4,"records":1,"rows":1,"duplicates":0,"conflicts":0,"quarantined":0}],"added":[{"source":"_staging/000000000000-ab/0","target":"events/month=2026-11/000000000000/000000000000-0.parquet","month":"2026-11","rows":1,"bytes":10,"sha256":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","first_key":"07070707070707070707070707070707","last_key":"07070707070707070707070707070707","fingerprint":{"rows":1,"hash":"00000000000000000000000000000001","sums":{}}}]}"#);
+    put(&mut state, first).unwrap();
+}
+
+#[test]
+fn a_newer_or_a_hostile_entry_is_an_error() {
+    assert_eq!(Entry::from_bytes(3, br#"{"format":2,"new":[]}"#), Err(LogError::Newer { n: 3, format: 2 }));
+    for text in ["", "[]", "{}", r#"{"format":-1}"#, r#"{"format":1}"#, r#"{"format":1,"n":18446744073709551616}"#] {
+        assert!(matches!(Entry::from_bytes(3, text.as_bytes()), Err(LogError::Malformed { n: 3, .. })), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Entry::from_bytes(0, &bytes);
+    }
+
+    /// Whatever single member of a valid entry is changed to whatever number or text, applying it never panics.
+    #[test]
+    fn no_member_makes_it_panic(member in 0usize..14, number in any::<i64>(), text in "[a-z0-9/_.=-]{0,40}") {
+        let state = two_entries();
+        let valid = serde_json::to_value(entry(&state, vec![range("s0", Some(2), Some(3))])).unwrap();
+        for value in [serde_json::json!(number), serde_json::json!(text), serde_json::json!([text]), serde_json::Value::Null] {
+            let mut changed = valid.clone();
+            if let Some(slot) = changed.as_object_mut().unwrap().values_mut().nth(member) {
+                *slot = value;
+            }
+            if let Ok(next) = Entry::from_bytes(2, changed.to_string().as_bytes()) {
+                let _ = state.clone().apply(next, Digest::of(b""));
+            }
+        }
+    }
+
+    /// Invariant 5: any sequence of cuts of a shard is accepted in order, and each range is accepted only once.
+    #[test]
+    fn invariant_5_any_cut_tiles(cuts in prop::collection::btree_set(1u64..1_000, 1..12)) {
+        let (mut state, mut from) = (State::default(), None);
+        for to in cuts {
+            let next = entry(&state, vec![range("s0", from, Some(to))]);
+            let again = next.clone();
+            put(&mut state, next).unwrap();
+            let again = Entry { n: state.next, previous: state.head, ..again };
+            let twice = state.clone().apply(again, Digest::of(b""));
+            prop_assert!(twice.is_err());
+            from = Some(to);
+        }
+    }
+}

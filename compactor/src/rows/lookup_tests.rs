@@ -1,0 +1,93 @@
+use super::*;
+use crate::bucket::Objects;
+use crate::bucket::memory::Memory;
+use crate::rows::testing::{NOVEMBER, definition, row};
+use crate::rows::{read, write};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use recount_schemas::archive::column;
+
+async fn file(objects: &Memory, count: usize) -> (AddedFile, Vec<crate::rows::ArchivedRow>) {
+    let rows: Vec<_> = (0..count)
+        .map(|i| row(&format!("e{i}"), ["a", "b", "c"].get(i % 4).copied(), NOVEMBER + i as i64 * 1_000, "1.5"))
+        .collect();
+    let written = write(&definition(), "2026-11".parse().unwrap(), rows.clone()).unwrap().unwrap();
+    let added = written
+        .added("_staging/000000000000-ab/0".into(), "events/month=2026-11/000000000000/000000000000-0.parquet".into());
+    objects.put(&added.source, written.bytes.clone()).await.unwrap();
+    (added, rows)
+}
+
+#[tokio::test]
+async fn a_file_gives_its_rows_back_sorted_by_group_and_key() {
+    let objects = Memory::new();
+    let (added, mut rows) = file(&objects, 9_000).await;
+    let columns = [column::EVENT_KEY, column::GROUP_KEY, column::OCCURRED_AT_US, "measure_bytes"];
+    let batches: Vec<RecordBatch> = read(&objects, &added, &columns).try_collect().await.unwrap();
+    rows.sort_by(crate::rows::ArchivedRow::order);
+    let keys: Vec<_> = batches
+        .iter()
+        .flat_map(|b| {
+            b.column_by_name(column::EVENT_KEY).unwrap().as_binary::<i32>().iter().flatten().collect::<Vec<_>>()
+        })
+        .map(|key| EventKey::from_slice(key).unwrap())
+        .collect();
+    assert_eq!(keys, rows.iter().map(|row| row.key).collect::<Vec<_>>());
+    assert_eq!(rows[0].group, None, "rows without a group come first");
+    assert_eq!(added.rows, 9_000);
+    assert_eq!(added.fingerprint.sums["measure_bytes"].to_string(), (2_250 * 3 * 3 / 2).to_string());
+    assert_eq!((added.first_group.as_deref(), added.last_group.as_deref()), (Some("a"), Some("c")));
+}
+
+#[tokio::test]
+async fn a_lookup_finds_just_the_keys_that_are_there() {
+    let objects = Memory::new();
+    let (added, rows) = file(&objects, 10_000).await;
+    let absent = EventKey::new(NOVEMBER / 1_000 + 5, b"absent").unwrap();
+    for sample in [vec![0], vec![9_999], vec![3, 4, 5, 5_000], (0..10_000).step_by(7).collect()] {
+        let mut keys: BTreeSet<EventKey> = sample.iter().map(|i| rows[*i].key).collect();
+        let expected: BTreeSet<Found> =
+            sample.iter().map(|i| Found { key: rows[*i].key, content: rows[*i].content }).collect();
+        keys.insert(absent);
+        let found = lookup(&objects, &added, &keys).await.unwrap();
+        assert_eq!(found.len(), sample.len());
+        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
+    }
+}
+
+#[tokio::test]
+async fn few_keys_read_few_pages() {
+    let objects = Memory::new();
+    let (added, rows) = file(&objects, 20_000).await;
+    let opened = Opened::new(&objects, &added, PageIndexPolicy::Optional).await.unwrap();
+    let wanted = wanted(&opened, &BTreeSet::from([rows[10_000].key])).unwrap();
+    // One page for each of the four groups, and those three where a group ends and the next begins.
+    assert!(wanted.rows.row_count() <= 7 * 1_024, "{} rows", wanted.rows.row_count());
+    assert!(wanted.rows.row_count() > 0);
+}
+
+#[tokio::test]
+async fn a_published_file_is_read_at_its_target_after_its_source_is_gone() {
+    let objects = Memory::new();
+    let (added, _) = file(&objects, 10).await;
+    objects.copy(&added.source, &added.target).await.unwrap();
+    objects.delete(&added.source).await.unwrap();
+    let batches: Vec<RecordBatch> = read(&objects, &added, &[column::EVENT_ID]).try_collect().await.unwrap();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 10);
+    objects.delete(&added.target).await.unwrap();
+    let gone: Result<Vec<RecordBatch>, _> = read(&objects, &added, &[column::EVENT_ID]).try_collect().await;
+    assert!(matches!(gone, Err(RowsError::Bucket(error)) if error.is_missing()));
+}
+
+#[tokio::test]
+async fn what_is_no_parquet_file_is_an_error() {
+    let objects = Memory::new();
+    let (mut added, _) = file(&objects, 10).await;
+    let bytes = objects.bytes(&added.source).unwrap();
+    for damaged in [bytes.slice(..bytes.len() - 8), Bytes::from_static(b"PAR1"), Bytes::from(vec![0u8; bytes.len()])] {
+        added.bytes = damaged.len() as u64;
+        objects.put(&added.source, damaged).await.unwrap();
+        let read: Result<Vec<RecordBatch>, _> = read(&objects, &added, &[column::EVENT_ID]).try_collect().await;
+        assert!(read.is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! Events as rows of Parquet files.
+//!
+//! - [`row`]: a judged record as a row, and the order of rows.
+//! - [`writer`]: rows to the bytes of a file.
+//! - [`reader`]: a file's columns, batch by batch, by ranged GETs.
+//! - [`lookup`]: which of some keys a file holds, reading as little of it as its statistics allow.
+//! - [`ranged`]: Parquet's view of an object.
+
+pub mod lookup;
+pub mod ranged;
+pub mod reader;
+pub mod row;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod writer;
+
+pub use lookup::{Found, lookup};
+pub use reader::{Batches, read};
+pub use row::ArchivedRow;
+pub use writer::{Written, write};
+
+use crate::bucket::BucketError;
+
+/// Keys of a file's metadata.
+pub mod metadata {
+    /// The format of its rows, see [`recount_schemas::archive::FORMAT`].
+    pub const FORMAT: &str = "recount.format";
+    /// The hash of the definition that its rows were made under.
+    pub const DEFINITION: &str = "recount.definition";
+    /// Its month.
+    pub const MONTH: &str = "recount.month";
+}
+
+/// Rows could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    /// The bucket failed.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// The file is no Parquet file that this program can read.
+    #[error("{file}: {source}")]
+    Parquet {
+        /// The file.
+        file: String,
+        /// What the reader said.
+        source: parquet::errors::ParquetError,
+    },
+    /// The rows do not make a table.
+    #[error("rows could not be laid out as columns: {0}")]
+    Arrow(#[from] arrow_schema::ArrowError),
+    /// The file was written by a newer program.
+    #[error(
+        "{file} has rows of format {format}, this program reads up to {}: use a newer one",
+        recount_schemas::archive::FORMAT
+    )]
+    Newer {
+        /// The file.
+        file: String,
+        /// Its format.
+        format: u32,
+    },
+    /// The file is not one of ours, or damaged.
+    #[error("{file} {why}; run recount fsck")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A measure's sum does not fit 128 bits.
+    #[error("the sum of {0} does not fit 38 digits")]
+    Overflow(String),
+}

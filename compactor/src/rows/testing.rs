@@ -1,0 +1,45 @@
+//! Rows for tests.
+
+use recount_schemas::Definition;
+
+use super::row::{ArchivedRow, Place};
+
+pub(crate) fn definition() -> Definition {
+    Definition::parse(
+        "[source]\ntable='scans'\nkey=['scan_id']\n[fold]\ngroup_by='project_id'\noccurred_at='scanned_at'\nsum=['bytes']",
+        "recount.toml",
+    )
+    .unwrap()
+}
+
+/// A record of an insert: `created_us` after 2012, `bytes` as a number's text.
+pub(crate) fn record(id: &str, group: Option<&str>, created_us: i64, bytes: &str) -> String {
+    let at = recount_time(created_us);
+    let group = group.map(|g| format!(r#","project_id":{{"S":"{g}"}}"#)).unwrap_or_default();
+    format!(
+        r#"{{"awsRegion":"us-east-1","eventID":"{id}","eventName":"INSERT","userIdentity":null,"recordFormat":"application/json","tableName":"scans","dynamodb":{{"ApproximateCreationDateTime":{created_us},"Keys":{{"scan_id":{{"S":"{id}"}}}},"NewImage":{{"scan_id":{{"S":"{id}"}},"scanned_at":{{"S":"{at}"}},"bytes":{{"N":"{bytes}"}}{group}}},"SizeBytes":7,"ApproximateCreationDateTimePrecision":"MICROSECOND"}},"eventSource":"aws:dynamodb"}}"#
+    )
+}
+
+fn recount_time(us: i64) -> String {
+    jiff::Timestamp::from_microsecond(us).unwrap().to_string()
+}
+
+pub(crate) fn row(id: &str, group: Option<&str>, created_us: i64, bytes: &str) -> ArchivedRow {
+    let definition = definition();
+    // A record without its group is no event of ours under this definition: another table's.
+    let record = match group {
+        Some(_) => record(id, group, created_us, bytes),
+        None => record(id, None, created_us, bytes).replace("\"tableName\":\"scans\"", "\"tableName\":\"other\""),
+    };
+    let judged = definition.judge(record.as_bytes(), created_us + 1_000_000).unwrap();
+    let place = Place {
+        shard: "shardId-000000000000".parse().unwrap(),
+        sequence: "49600000000000000000000000000000000000000000000000000001".parse().unwrap(),
+        arrived_us: created_us + 1_000_000,
+    };
+    ArchivedRow::new(&judged, &record, place)
+}
+
+/// 2026-11-01T00:00:00Z in µs.
+pub(crate) const NOVEMBER: i64 = 1_793_491_200_000_000;

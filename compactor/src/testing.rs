@@ -1,0 +1,46 @@
+//! A machine for tests: time moves only by sleeping, randomness is a seed's.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use recount_schemas::host::{Host, Sleep};
+
+#[derive(Debug)]
+pub(crate) struct TestHost(Mutex<(i64, u64)>);
+
+impl Default for TestHost {
+    fn default() -> Self {
+        Self::at(1_793_500_000_000_000, 1)
+    }
+}
+
+impl TestHost {
+    pub(crate) fn at(now_us: i64, seed: u64) -> Self {
+        Self(Mutex::new((now_us, seed)))
+    }
+
+    pub(crate) fn pass(&self, duration: Duration) {
+        self.0.lock().unwrap().0 += duration.as_micros() as i64;
+    }
+}
+
+impl Host for TestHost {
+    fn now_us(&self) -> i64 {
+        self.0.lock().unwrap().0
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.now_us() as u64)
+    }
+
+    fn random_u64(&self) -> u64 {
+        let mut inner = self.0.lock().unwrap();
+        inner.1 = inner.1.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        inner.1 ^ (inner.1 >> 29)
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        self.pass(duration);
+        Box::pin(tokio::task::yield_now())
+    }
+}
