@@ -11,6 +11,7 @@
 //! | [`client`] | SDK configuration that reaches either |
 //! | [`dynamo`] | DynamoDB and its streams, embedded; [`expression`] is a limit of AWS that the engine lacks |
 //! | [`kinesis`] | Kinesis Data Streams, on one SQLite file |
+//! | [`mapping`] | the event source mapping between a stream and a Lambda function |
 //! | [`s3`] | objects as plain files below `DIR/s3/<bucket>/<key>`, with atomic conditional writes |
 //! | [`serve`] | the command `recount-local serve` |
 //! | [`io`] | where blocking work runs |
@@ -25,6 +26,7 @@ pub mod inproc;
 pub mod io;
 pub mod kinesis;
 pub mod manual;
+pub mod mapping;
 pub mod s3;
 pub mod serve;
 

@@ -51,6 +51,7 @@ use tokio::sync::watch;
 pub use self::error::Error;
 pub use self::limits::Limits;
 pub use self::read::{Page, Record, ShardView, StreamView};
+pub(crate) use self::store::shard_id;
 
 /// The account every ARN names.
 pub const ACCOUNT: &str = "000000000000";

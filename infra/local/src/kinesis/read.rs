@@ -129,6 +129,29 @@ impl Kinesis {
         })
     }
 
+    /// How many records of a shard lie at or after `from`, and the age of the first of them in ms. Not counted against
+    /// the shard's limits.
+    ///
+    /// # Errors
+    /// When the shard is gone or the store failed.
+    pub fn backlog(&self, shard: i64, from: u64) -> Result<(u64, i64), Error> {
+        self.transact(|db| {
+            let gone = || Error::not_found(format!("the shard with key {shard} is gone"));
+            let shard = store::shard_by_key(db, shard)?.ok_or_else(gone)?;
+            let stream = store::stream_by_key(db, shard_stream(db, shard.key)?)?.ok_or_else(gone)?;
+            let now = self.now_ms();
+            store::trim(db, &shard, stream.horizon_ms(now))?;
+            let first: Option<(i64, i64)> = db
+                .prepare_cached("SELECT row, arrival_ms FROM record WHERE row >= ?1 AND row < ?2 ORDER BY row LIMIT 1")?
+                .query_row([shard.row(from), shard.row(INDEX_END)], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            // Indexes are dense from the trim horizon on, so the difference is the number of records.
+            Ok(first.map_or((0, 0), |(row, arrival)| {
+                (shard.next.saturating_sub(store::index_of(row)), now.saturating_sub(arrival).max(1))
+            }))
+        })
+    }
+
     fn page(
         &self,
         db: &Connection,
