@@ -152,6 +152,17 @@ impl Kinesis {
         })
     }
 
+    /// Records of a stream that arrived before this moment (ms since 1970) are gone.
+    ///
+    /// # Errors
+    /// When there is no such stream, or the store failed.
+    pub fn horizon_ms(&self, stream: &str) -> Result<i64, Error> {
+        self.transact(|db| {
+            let stream = store::find_stream(db, stream)?.ok_or_else(|| Error::stream_not_found(stream))?;
+            Ok(stream.horizon_ms(self.now_ms()))
+        })
+    }
+
     fn page(
         &self,
         db: &Connection,

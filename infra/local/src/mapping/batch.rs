@@ -13,7 +13,7 @@
 //!
 //! "Bisecting doesn't consume the retry quota" (LDG invocation-eventsourcemapping); calls that never reached the
 //! function do not either (LDG kinesis-on-failure-destination). Before each call, and so before each retry, records
-//! above the maximum age are given up: [`too_old`].
+//! above the maximum age are given up, and before each retry those that the stream has dropped meanwhile: [`too_old`].
 //!
 //! Where AWS is silent: (1) the halves of a batch inherit its count of retries; (2) what is retried after a partial
 //! failure keeps the count, progress does not reset it; (3) a partial failure at the very first record with bisect on
@@ -48,6 +48,9 @@ pub enum Condition {
     RetryAttemptsExhausted,
     /// The record was older than the maximum age. (The documents show no example with this; the word is ours.)
     RecordAgeExceeded,
+    /// The record was retried until the stream itself dropped it. (AWS then moves on in silence: there is nothing left
+    /// to point at. Here the destination still gets it; the word is ours.)
+    RecordExpired,
     /// One record alone makes an event above 6 MB (KDG large-records; the word is ours).
     PayloadTooLarge,
 }
@@ -58,6 +61,7 @@ impl Condition {
         match self {
             Self::RetryAttemptsExhausted => "RetryAttemptsExhausted",
             Self::RecordAgeExceeded => "RecordAgeExceeded",
+            Self::RecordExpired => "RecordExpired",
             Self::PayloadTooLarge => "PayloadTooLarge",
         }
     }
@@ -113,11 +117,21 @@ pub fn after(records: usize, retries: u32, outcome: &Outcome, config: &Config) -
     Next::Retry { from, retries: retries.saturating_add(1) }
 }
 
-/// How many records at the front of a batch are above the maximum age and are given up before the call.
-pub fn too_old(arrivals_ms: impl Iterator<Item = i64>, config: &Config, now_ms: i64) -> usize {
-    let Some(age) = config.max_record_age else { return 0 };
-    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-    arrivals_ms.take_while(|arrival| now_ms.saturating_sub(*arrival) > age).count()
+/// How many records at the front of a batch are given up before the call, and why: those that the stream has dropped,
+/// if there are any, else those above the maximum age. `horizon_ms` is where the stream begins now.
+pub fn too_old(
+    arrivals_ms: impl Iterator<Item = i64> + Clone,
+    config: &Config,
+    now_ms: i64,
+    horizon_ms: i64,
+) -> Option<(usize, Condition)> {
+    let expired = arrivals_ms.clone().take_while(|arrival| *arrival < horizon_ms).count();
+    if expired > 0 {
+        return Some((expired, Condition::RecordExpired));
+    }
+    let age = i64::try_from(config.max_record_age?.as_millis()).unwrap_or(i64::MAX);
+    let old = arrivals_ms.take_while(|arrival| now_ms.saturating_sub(*arrival) > age).count();
+    (old > 0).then_some((old, Condition::RecordAgeExceeded))
 }
 
 #[cfg(test)]
@@ -185,8 +199,16 @@ mod tests {
     #[test]
     fn records_above_the_maximum_age_are_given_up_from_the_front() {
         let config = Config { max_record_age: Some(Duration::from_secs(60)), ..Config::default() };
-        assert_eq!(too_old([0, 1, 40_000].into_iter(), &config, 60_001), 1);
-        assert_eq!(too_old([0, 1, 40_000].into_iter(), &Config::default(), i64::MAX), 0);
+        let arrivals = || [0, 1, 40_000].into_iter();
+        assert_eq!(too_old(arrivals(), &config, 60_001, i64::MIN), Some((1, Condition::RecordAgeExceeded)));
+        assert_eq!(too_old(arrivals(), &Config::default(), i64::MAX, i64::MIN), None);
+    }
+
+    #[test]
+    fn records_that_the_stream_dropped_are_given_up_first() {
+        let config = Config { max_record_age: Some(Duration::from_secs(60)), ..Config::default() };
+        let arrivals = [0, 1, 40_000].into_iter();
+        assert_eq!(too_old(arrivals, &config, 60_002, 1), Some((1, Condition::RecordExpired)));
     }
 
     proptest! {

@@ -21,6 +21,9 @@ use super::{Error, FunctionError};
 /// How many times a window is cut to see whether the batch is full already.
 const WINDOW_LOOKS: u32 = 16;
 
+/// A read that failed waits as long as the fifth retry of a batch.
+const READ_BACK_OFF: u32 = 5;
+
 /// Works through one shard.
 pub(super) struct Worker<S> {
     pub shared: Arc<Shared<S>>,
@@ -76,7 +79,8 @@ impl<S: Source> Worker<S> {
                 }
                 Err(SourceError::Passing(why)) => {
                     tracing::debug!(shard = %self.shard.id, why, "the shard was not read");
-                    self.idle(self.shared.config.poll).await;
+                    // Throttling, as a rule. Not `idle`: a write must not make the next try come at once.
+                    self.back_off(READ_BACK_OFF).await;
                     continue;
                 }
             };
@@ -147,10 +151,15 @@ impl<S: Source> Worker<S> {
                 )
             };
             let now = self.shared.host.now_ms();
-            let old = batch::too_old(records.iter().map(|item| item.arrival_ms), &self.shared.config, now);
-            if old > 0 {
+            // What was just read is not older than the stream. A stream that cannot be asked drops nothing.
+            let horizon = match piece.calls {
+                0 => i64::MIN,
+                _ => self.shared.source.horizon_ms().unwrap_or(i64::MIN),
+            };
+            let arrivals = records.iter().map(|item| item.arrival_ms);
+            if let Some((old, condition)) = batch::too_old(arrivals, &self.shared.config, now, horizon) {
                 let (gone, rest) = cut(old);
-                if self.give_up(items, gone, Condition::RecordAgeExceeded).await? == Flow::Stop {
+                if self.give_up(items, gone, condition).await? == Flow::Stop {
                     return Ok(Flow::Stop);
                 }
                 work.push_front(rest);

@@ -100,6 +100,12 @@ pub trait Source: Send + Sync + 'static {
     /// When the shard is gone, or could not be read.
     fn backlog(&self, shard: &ShardInfo, from: u64) -> Result<(u64, i64), SourceError>;
 
+    /// Records that arrived before this moment (ms since 1970) are not in the stream any more. Trimming may lag behind.
+    ///
+    /// # Errors
+    /// When the stream is gone, or could not be read.
+    fn horizon_ms(&self) -> Result<i64, SourceError>;
+
     /// Something that changes with every write, if the source has it.
     fn changes(&self) -> Option<watch::Receiver<u64>>;
 }
@@ -176,6 +182,10 @@ impl Source for KinesisSource {
 
     fn backlog(&self, shard: &ShardInfo, from: u64) -> Result<(u64, i64), SourceError> {
         Ok(self.kinesis.backlog(shard.handle, from)?)
+    }
+
+    fn horizon_ms(&self) -> Result<i64, SourceError> {
+        Ok(self.kinesis.horizon_ms(&self.stream)?)
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {

@@ -1,9 +1,9 @@
 //! DynamoDB Streams of the embedded DynamoDB as a source, with events in Lambda's shape.
 //!
-//! The engine has one shard for a table, for ever, and never trims it: resharding and the 24 h horizon of DynamoDB
-//! Streams cannot be seen here. Two of its habits are put right: it writes a record for a put that changes nothing,
-//! which AWS does not (DDG streams), and it calls its region `dynoxide`. `SizeBytes` is its own: the length of the
-//! JSON, not DynamoDB's item size.
+//! The engine has one shard for a table, for ever: resharding of DynamoDB Streams cannot be seen here. (Their 24 h
+//! horizon is kept by [`crate::dynamo`].) Two of its habits are put right: it writes a record for a put that changes
+//! nothing, which AWS does not (DDG streams), and it calls its region `dynoxide`. `SizeBytes` is its own: the length
+//! of the JSON, not DynamoDB's item size.
 
 use std::fmt;
 
@@ -25,6 +25,7 @@ use crate::kinesis::{ACCOUNT, REGION};
 const OFFSET: u128 = 100_000_000_000_000_000_000;
 /// Records asked for at a time: an image can have 400 KB, so this bounds a read at 80 MB.
 const PAGE: usize = 100;
+const RETENTION_MS: i64 = 24 * 3_600_000;
 /// Most records that a backlog counts.
 const MOST_COUNTED: usize = 1_000;
 
@@ -188,6 +189,11 @@ impl Source for DynamoSource {
         let found = self.records(&arn, shard, from, MOST_COUNTED)?;
         let age = found.first().map_or(0, |first| self.host.now_ms().saturating_sub(arrival_ms(first)).max(1));
         Ok((found.len() as u64, age))
+    }
+
+    /// 24 hours (DDG streams).
+    fn horizon_ms(&self) -> Result<i64, SourceError> {
+        Ok(self.host.now_ms().saturating_sub(RETENTION_MS))
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {

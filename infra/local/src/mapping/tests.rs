@@ -345,6 +345,42 @@ async fn records_above_the_maximum_age_are_given_up_unseen() {
 }
 
 #[tokio::test]
+async fn a_bad_record_blocks_its_shard_until_the_stream_drops_it() {
+    let world = World::new(1);
+    world.put("k", "bad");
+    let host = world.host.clone();
+    let function = Script::new(move |call, records| {
+        if call == 9 {
+            host.advance(Duration::from_secs(24 * 3_600 + 1));
+        }
+        if records.iter().any(|record| record.data == "bad") { error() } else { Ok(Vec::new()) }
+    });
+    world.host.advance(Duration::from_secs(1));
+    world.drain(function.clone(), Config::default()).await;
+    assert_eq!(function.calls().len(), 10, "with the defaults nothing else ends it");
+    assert_eq!(world.kept.given_up(), text(&[&["bad"]]));
+    world.put("k", "good");
+    world.drain(function.clone(), Config::default()).await;
+    assert_eq!(function.calls()[10..], text(&[&["good"]]));
+}
+
+#[tokio::test]
+async fn a_throttled_shard_is_read_again_later() {
+    let mut world = World::new(1);
+    world.kinesis = Kinesis::memory_limited(world.host.clone(), crate::kinesis::Limits::PerShard).unwrap();
+    world.ask("CreateStream", json!({ "StreamName": "s", "ShardCount": 1 }));
+    world.put_count(20);
+    let host = world.host.clone();
+    let function = Script::new(move |_, _| {
+        host.advance(Duration::from_millis(50));
+        Ok(Vec::new())
+    });
+    world.host.auto_advance(true);
+    world.drain(function.clone(), batches(1)).await;
+    assert_eq!(function.calls().concat().len(), 20);
+}
+
+#[tokio::test]
 async fn an_event_holds_at_most_six_megabytes() {
     let world = World::new(1);
     let big = "x".repeat((1 << 20) - 1);
