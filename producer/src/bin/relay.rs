@@ -21,7 +21,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let names = Settings::from_lookup(|name| std::env::var(name).ok());
     let mut settings = RelaySettings::new(names.stream, names.bucket);
     if let Ok(bytes) = std::env::var("RECOUNT_MAX_RECORD_BYTES") {
-        settings.limits.record_bytes = bytes.parse().context("RECOUNT_MAX_RECORD_BYTES is a number of bytes")?;
+        settings.sending.limits.record_bytes =
+            bytes.parse().context("RECOUNT_MAX_RECORD_BYTES is a number of bytes")?;
     }
     let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).load().await;
     let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(config.endpoint_url().is_some()).build();

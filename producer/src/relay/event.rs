@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::partition;
+use crate::stream::Outgoing;
 
 /// Why an invocation fails as a whole. The mapping then retries all of its records.
 #[derive(Debug, thiserror::Error)]
@@ -111,10 +112,15 @@ impl<'a> Record<'a> {
         };
         Ok(Self { text, name, sequence, source_arn, partition_key })
     }
+}
 
-    /// What the record counts against the limits of Kinesis: its data (before base64) and its partition key, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.text.len() + self.partition_key.len()
+impl Outgoing for Record<'_> {
+    fn partition_key(&self) -> &str {
+        &self.partition_key
+    }
+
+    fn data(&self) -> &[u8] {
+        self.text.as_bytes()
     }
 }
 

@@ -14,6 +14,7 @@ use recount_schemas::quarantine::{FORMAT, Quarantined, object_key};
 use recount_schemas::{QuarantineCode, QuarantineReason, ShardId};
 
 use super::event::Record;
+use crate::stream::Outgoing;
 
 /// What the shard of every record begins with that the relay quarantined.
 pub const SHARD_PREFIX: &str = "relay-";

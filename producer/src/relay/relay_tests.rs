@@ -1,4 +1,5 @@
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use base64::Engine;
@@ -8,6 +9,7 @@ use recount_schemas::quarantine::Quarantined;
 use recount_schemas::{Change, QuarantineCode};
 use serde_json::{Value, json};
 
+use super::outbox::Limits;
 use super::*;
 use crate::loopback::{Answer, Request, StillHost, serve};
 
@@ -27,7 +29,8 @@ fn event(records: &[String]) -> Vec<u8> {
 
 fn relay(config: &SdkConfig, host: Arc<StillHost>) -> Relay {
     let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(true).build();
-    let settings = RelaySettings { attempts: 3, ..RelaySettings::new("changes", "archive") };
+    let mut settings = RelaySettings::new("changes", "archive");
+    settings.sending.attempts = 3;
     Relay::new(aws_sdk_kinesis::Client::new(config), aws_sdk_s3::Client::from_conf(s3), settings, host)
 }
 
