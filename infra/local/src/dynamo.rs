@@ -8,6 +8,7 @@
 //! * **Trim**: stream records older than 24 hours go, as in AWS. Never a table's last one.
 //! * **TTL**: the engine deletes expired items when told; [`Dynamo::maintain`] tells it.
 //! * The **300 operators** limit of AWS ([`crate::expression`]). The 4 KB limit is the engine's own.
+//! * **Shard IDs** of streams in the shape of AWS ([`crate::stream_shard`]).
 //!
 //! What it cannot do: one shard for ever, no throttling, no eventual consistency, no Kinesis destination.
 
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dynoxide::actions::describe_stream::{DescribeStreamRequest, DescribeStreamResponse};
+use dynoxide::actions::get_shard_iterator::{GetShardIteratorRequest, GetShardIteratorResponse};
 use dynoxide::storage_backend::Clock;
 use dynoxide::{Database, DynoxideError};
 use recount_schemas::host::SharedHost;
@@ -23,7 +26,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::expression;
+use crate::{expression, stream_shard};
 
 /// How long DynamoDB keeps stream records.
 const STREAM_RETENTION: Duration = Duration::from_secs(24 * 3600);
@@ -192,12 +195,12 @@ impl Dynamo {
             "CreateTable" => answer(body, |r| db.create_table(r)),
             "DeleteItem" => answer(body, |r| db.delete_item(r)),
             "DeleteTable" => answer(body, |r| db.delete_table(r)),
-            "DescribeStream" => answer(body, |r| db.describe_stream(r)),
+            "DescribeStream" => answer(body, |r| self.describe_stream(r)),
             "DescribeTable" => answer(body, |r| db.describe_table(r)),
             "DescribeTimeToLive" => answer(body, |r| db.describe_time_to_live(r)),
             "GetItem" => answer(body, |r| db.get_item(r)),
             "GetRecords" => answer(body, |r| db.get_records(r)),
-            "GetShardIterator" => answer(body, |r| db.get_shard_iterator(r)),
+            "GetShardIterator" => answer(body, |r| self.get_shard_iterator(r)),
             "ListStreams" => answer(body, |r| db.list_streams(r)),
             "ListTables" => answer(body, |r| db.list_tables(r)),
             "ListTagsOfResource" => answer(body, |r| db.list_tags_of_resource(r)),
@@ -217,6 +220,37 @@ impl Dynamo {
             _ => return None,
         })
     }
+
+    fn describe_stream(&self, mut request: DescribeStreamRequest) -> Result<DescribeStreamResponse, DynoxideError> {
+        let start = request.exclusive_start_shard_id.take();
+        if let Some(shard) = &start {
+            known_shard(&request.stream_arn, shard)?;
+        }
+        let mut response = self.database.describe_stream(request)?;
+        let description = &mut response.stream_description;
+        if start.is_some() {
+            description.shards.clear(); // there is none after the one
+        }
+        for shard in &mut description.shards {
+            shard.shard_id = stream_shard::public(&description.stream_arn);
+        }
+        Ok(response)
+    }
+
+    fn get_shard_iterator(
+        &self,
+        mut request: GetShardIteratorRequest,
+    ) -> Result<GetShardIteratorResponse, DynoxideError> {
+        request.shard_id = known_shard(&request.stream_arn, &request.shard_id)?;
+        self.database.get_shard_iterator(request)
+    }
+}
+
+fn known_shard(stream_arn: &str, shard: &str) -> Result<String, DynoxideError> {
+    stream_shard::engine(stream_arn, shard).ok_or_else(|| {
+        let message = format!("Requested resource not found: shard {shard} of stream {stream_arn}");
+        DynoxideError::ResourceNotFoundException(message)
+    })
 }
 
 /// What a round of upkeep did.

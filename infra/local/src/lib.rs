@@ -9,7 +9,7 @@
 //! | [`door`] | one port for all services, and the router behind it |
 //! | [`inproc`] | the same router as an HTTP client of the AWS SDK, without a socket |
 //! | [`client`] | SDK configuration that reaches either |
-//! | [`dynamo`] | DynamoDB and its streams, embedded; [`expression`] is a limit of AWS that the engine lacks |
+//! | [`dynamo`] | DynamoDB and its streams, embedded; [`expression`] and [`stream_shard`] are two of AWS's rules that the engine lacks |
 //! | [`kinesis`] | Kinesis Data Streams, on one SQLite file |
 //! | [`mapping`] | the event source mapping between a stream and a Lambda function |
 //! | [`s3`] | objects as plain files below `DIR/s3/<bucket>/<key>`, with atomic conditional writes |
@@ -29,6 +29,7 @@ pub mod manual;
 pub mod mapping;
 pub mod s3;
 pub mod serve;
+pub mod stream_shard;
 
 #[cfg(test)]
 mod tests;

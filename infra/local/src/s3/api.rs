@@ -101,7 +101,7 @@ impl S3 for Api {
         let bucket = req.input.bucket;
         let location = Some(format!("/{bucket}"));
         self.with(move |store| store.create_bucket(&bucket)).await?;
-        Ok(S3Response::new(CreateBucketOutput { location, ..Default::default() }))
+        Ok(S3Response::new(CreateBucketOutput { location }))
     }
 
     async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {

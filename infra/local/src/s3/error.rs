@@ -50,6 +50,9 @@ pub enum StoreError {
     /// The body ended early, or its framing is broken.
     #[error("the body could not be read whole: {0}")]
     BrokenBody(String),
+    /// The body is larger than AWS takes in one request.
+    #[error("the body is larger than 5 GiB; upload it in parts")]
+    TooLarge,
     /// An argument is malformed.
     #[error("{0}")]
     InvalidArgument(String),
@@ -105,6 +108,7 @@ impl From<StoreError> for S3Error {
             StoreError::InvalidRange(_) => S3ErrorCode::InvalidRange,
             StoreError::BadDigest(_) => S3ErrorCode::BadDigest,
             StoreError::BrokenBody(_) => S3ErrorCode::IncompleteBody,
+            StoreError::TooLarge => S3ErrorCode::EntityTooLarge,
             StoreError::NoSuchUpload(_) => S3ErrorCode::NoSuchUpload,
             StoreError::InvalidPart(_) => S3ErrorCode::InvalidPart,
             StoreError::PartTooSmall(_) => S3ErrorCode::EntityTooSmall,

@@ -21,6 +21,9 @@ use crate::io::BlockingWork;
 /// Bytes gathered before they are hashed and written: one trip to the blocking pool.
 const WRITE_BYTES: usize = 1 << 20;
 
+/// Largest body of one request in bytes (S3 User Guide, "Uploading objects").
+const MAX_PUT_BYTES: u64 = 5 << 30;
+
 /// The names of the checksums that S3 knows, as headers and as trailers.
 const CHECKSUMS: [&str; 5] = [
     "x-amz-checksum-crc32",
@@ -150,6 +153,9 @@ impl Sink {
             self.md5.update(&piece);
             self.checksums.update(&piece);
             self.size += piece.len() as u64;
+            if self.size > MAX_PUT_BYTES {
+                return Err(StoreError::TooLarge);
+            }
             self.temp.file.write_all(&piece).map_err(StoreError::io("write", self.temp.path()))?;
         }
         Ok(self)

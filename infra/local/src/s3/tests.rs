@@ -62,9 +62,9 @@ fn one_of_sixteen_racing_writers_wins() {
     for round in 0..30 {
         let key = format!("_log/{round:012}.json");
         let barrier = Barrier::new(16);
-        let winners: Vec<usize> = thread::scope(|scope| {
-            let race = |n: usize| {
-                let (store, key, barrier) = (if n % 2 == 0 { &store } else { &other }, &key, &barrier);
+        let winners: Vec<u32> = thread::scope(|scope| {
+            let race = |n: u32| {
+                let (store, key, barrier) = (if n.is_multiple_of(2) { &store } else { &other }, &key, &barrier);
                 scope.spawn(move || {
                     barrier.wait();
                     match put_if(store, key, format!("writer {n}").as_bytes(), &Condition::Absent) {
@@ -89,8 +89,8 @@ fn compare_and_swap_loses_no_update() {
     let other = open(dir.path());
     put(&store, "counter", b"0").unwrap();
     thread::scope(|scope| {
-        for n in 0..4 {
-            let store = if n % 2 == 0 { &store } else { &other };
+        for n in 0..4u32 {
+            let store = if n.is_multiple_of(2) { &store } else { &other };
             scope.spawn(move || {
                 let mut done = 0;
                 while done < 10 {
