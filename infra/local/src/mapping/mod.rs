@@ -31,6 +31,8 @@ pub mod streams;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_streams;
 
 use async_trait::async_trait;
 use bytes::Bytes;
