@@ -86,7 +86,47 @@ pub async fn record(table: &Table, settings: &RecordSettings, host: &dyn Host) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loopback::{StillHost, serve};
     use sha2::{Digest, Sha256};
+    use std::sync::Arc;
+
+    async fn recorded(count: u64, status: u16, body: &'static str) -> (RecordReport, Vec<String>) {
+        let (config, seen) = serve(move |_| (status, body.to_owned())).await;
+        let host = Arc::new(StillHost::default());
+        let table = Table::new(aws_sdk_dynamodb::Client::new(&config), "scans", host.clone());
+        let settings = RecordSettings {
+            project: "acme".into(),
+            count,
+            at_us: 0,
+            file_name: "f".into(),
+            bytes: 7,
+            run: "r".into(),
+        };
+        let report = record(&table, &settings, &*host).await.unwrap();
+        let seen = seen.lock().unwrap();
+        let body = |request: &crate::loopback::Request| String::from_utf8_lossy(&request.body).into_owned();
+        (report, seen.iter().map(body).collect())
+    }
+
+    #[tokio::test]
+    async fn one_scan_is_put_only_if_it_is_not_there() {
+        let (report, bodies) = recorded(1, 200, "{}").await;
+        assert_eq!((report.inserted, report.existed, bodies.len()), (1, false, 1));
+        assert!(bodies[0].contains("attribute_not_exists(scan_id)") && bodies[0].contains(&report.scan_ids[0]));
+        let refusal = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"}"#;
+        let (again, _) = recorded(1, 400, refusal).await;
+        assert_eq!((again.inserted, again.existed), (0, true));
+        assert_eq!(again.scan_ids, report.scan_ids, "the same run writes the same item");
+    }
+
+    #[tokio::test]
+    async fn many_scans_go_in_batches_and_each_has_its_key() {
+        let (report, bodies) = recorded(120, 200, "{}").await;
+        assert_eq!((report.inserted, report.scan_ids.len()), (120, 100));
+        let all = bodies.concat();
+        assert_eq!(all.matches("PutRequest").count(), 120);
+        assert!(report.scan_ids.iter().all(|id| all.matches(id.as_str()).count() == 1));
+    }
 
     #[test]
     fn the_digest_of_nothing() {

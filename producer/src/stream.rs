@@ -212,3 +212,41 @@ impl Target for Sender {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loopback::{StillHost, serve};
+    use std::sync::Arc;
+
+    fn posted(i: usize) -> Posted {
+        Posted { partition_key: format!("k{i}"), text: "{}".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_target_is_done_when_the_stream_has_all_records_and_an_error_else() {
+        for (entry, expected) in [
+            (r#"{"SequenceNumber":"1","ShardId":"s"}"#, Ok(())),
+            (r#"{"ErrorCode":"InternalFailure"}"#, Err("stream changes did not take 1 of 1 records; the log says why")),
+        ] {
+            let (config, seen) = serve(move |_| (200, format!(r#"{{"Records":[{entry}]}}"#))).await;
+            let host = Arc::new(StillHost::default());
+            let sender = Sender::new(Client::new(&config), "changes", Sending::default(), host.clone());
+            let sent = Target::send(&sender, vec![posted(1)]).await.map_err(|error| error.to_string());
+            assert_eq!(sent, expected.map_err(str::to_owned));
+            let tries = if sent.is_ok() { 1 } else { 8 };
+            assert_eq!(seen.lock().unwrap().len(), tries, "as often as the settings say");
+            assert!(host.slept().iter().all(|pause| *pause < Duration::from_secs(2)));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_deadline_cuts_off_what_is_under_way() {
+        let host: SharedHost = Arc::new(StillHost::default());
+        let never = std::future::pending::<()>();
+        // This host's sleeps are over at once: the deadline comes first.
+        let deadline = Deadline::after(&*host, Duration::from_secs(1));
+        assert_eq!(within(&host, deadline, never).await, None);
+        assert_eq!(within(&host, Deadline::NONE, std::future::ready(7)).await, Some(7));
+    }
+}

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use recount_producer::relay::{Relay, RelaySettings};
 use recount_schemas::Settings;
 use recount_schemas::host::{Deadline, SystemHost};
@@ -34,7 +34,10 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         let ends_ms = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);
         let left = u64::try_from(ends_ms.saturating_sub(host.now_ms())).unwrap_or_default();
         let deadline = Deadline::after(&**host, Duration::from_millis(left).saturating_sub(MARGIN));
-        relay.handle(event.payload.get().as_bytes(), deadline).await.map_err(lambda_runtime::Error::from)
+        relay.handle(event.payload.get().as_bytes(), deadline).await.map_err(|error| Diagnostic {
+            error_type: "RelayError".to_owned(),
+            error_message: format!("{:#}", anyhow::Error::new(error)),
+        })
     }))
     .await
 }

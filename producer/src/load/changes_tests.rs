@@ -13,7 +13,7 @@ fn settings() -> LoadSettings {
         deletes: 0.2,
         months: 4,
         zone: jiff::tz::TimeZone::get("Europe/Berlin").unwrap(),
-        ..LoadSettings::new(2_000, until_us)
+        ..LoadSettings::new(700, until_us)
     }
 }
 
@@ -45,13 +45,13 @@ fn records_are_what_kinesis_data_streams_for_dynamodb_writes() {
         assert_eq!(written.record.partition_key, partition::key("scans", change.keys.unwrap()));
         assert!(ids.insert(change.event_id.into_owned()));
     }
-    assert!(ids.len() > 2_500);
+    assert!(ids.len() > 900);
 }
 
 #[test]
 fn the_first_record() {
     let first = Changes::new(&LoadSettings { zipf: 0.0, projects: 1, ..settings() }, "scans").unwrap().next().unwrap();
-    insta::assert_snapshot!(first.record.text, @r#"{"awsRegion":"us-east-1","dynamodb":{"ApproximateCreationDateTime":1775860199400076,"ApproximateCreationDateTimePrecision":"MICROSECOND","Keys":{"scan_id":{"S":"5165bad120ecc7ba72f99fe87eb6ec1b"}},"NewImage":{"bytes":{"N":"107035"},"file_name":{"S":"000000/data.bin"},"project_id":{"S":"project-0001"},"scan_id":{"S":"5165bad120ecc7ba72f99fe87eb6ec1b"},"scanned_at":{"S":"2026-01-26T05:50:35.654804Z"},"sha256":{"S":"b13d86b0c97af52a31c88b475661cd0496452744697821fdf6da5db7b7bda47c"},"verdict":{"S":"clean"}},"SizeBytes":252},"eventID":"846046be-37dd-b95d-6643-fa7653b4d006","eventName":"INSERT","eventSource":"aws:dynamodb","recordFormat":"application/json","tableName":"scans","userIdentity":null}"#);
+    insta::assert_snapshot!(first.record.text, @r#"{"awsRegion":"us-east-1","dynamodb":{"ApproximateCreationDateTime":1775860199790076,"ApproximateCreationDateTimePrecision":"MICROSECOND","Keys":{"scan_id":{"S":"5165bad120ecc7ba72f99fe87eb6ec1b"}},"NewImage":{"bytes":{"N":"107035"},"file_name":{"S":"000000/data.bin"},"project_id":{"S":"project-0001"},"scan_id":{"S":"5165bad120ecc7ba72f99fe87eb6ec1b"},"scanned_at":{"S":"2026-01-26T05:50:35.654804Z"},"sha256":{"S":"b13d86b0c97af52a31c88b475661cd0496452744697821fdf6da5db7b7bda47c"},"verdict":{"S":"clean"}},"SizeBytes":252},"eventID":"846046be-37dd-b95d-6643-fa7653b4d006","eventName":"INSERT","eventSource":"aws:dynamodb","recordFormat":"application/json","tableName":"scans","userIdentity":null}"#);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn duplicates_repeat_a_record_word_for_word() {
     }
     assert_eq!(operations, plain, "duplicates change no operation");
     let share = f64::from(duplicates) / operations.len() as f64;
-    assert!((share - 0.25).abs() < 0.03, "{share}");
+    assert!((share - 0.25).abs() < 0.05, "{share}");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn disorder_is_bounded_and_loses_nothing() {
     assert_eq!(times.len(), written.len());
     let descents = written.windows(2).filter(|two| created(&two[0]) > created(&two[1])).count();
     let held = written.iter().filter(|written| written.held_back).count();
-    assert!(descents > 100 && held > 300, "{descents} {held}");
+    assert!(descents > 30 && held > 100, "{descents} {held}");
     let mut sorted: Vec<_> = written.iter().map(created).collect();
     sorted.sort_unstable();
     for (place, written) in written.iter().enumerate() {

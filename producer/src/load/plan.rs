@@ -158,7 +158,7 @@ mod tests {
 
     fn settings() -> LoadSettings {
         let until_us = "2026-11-20T12:00:00Z".parse::<jiff::Timestamp>().unwrap().as_microsecond();
-        LoadSettings { updates: 0.4, deletes: 0.2, months: 3, ..LoadSettings::new(3_000, until_us) }
+        LoadSettings { updates: 0.4, deletes: 0.2, months: 3, ..LoadSettings::new(1_000, until_us) }
     }
 
     fn digest(settings: &LoadSettings) -> String {
@@ -193,8 +193,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(counts[0], 3_000);
-        assert!((1_000..1_300).contains(&counts[1]) && (500..700).contains(&counts[2]), "{counts:?}");
+        assert_eq!(counts[0], 1_000);
+        assert!((300..450).contains(&counts[1]) && (150..250).contains(&counts[2]), "{counts:?}");
     }
 
     #[test]
