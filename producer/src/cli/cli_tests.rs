@@ -180,6 +180,7 @@ async fn what_cannot_be_done_as_asked_is_bad_usage() {
         (format!("producer record --project a --definition {broken}"), "broken.toml:1"),
         ("producer record --project a --definition /nowhere".to_owned(), "cannot read /nowhere"),
         ("producer load --table t --duplicates 0.1".to_owned(), "they need --into-stream"),
+        ("producer load --table t --into-stream --until 2100-01-01T00:00:00Z".to_owned(), "more than a day ahead"),
         ("producer load --table t --projects 0".to_owned(), "projects is 1 to"),
         ("producer scan /nowhere --table t --project-from p --occurred-at now".to_owned(), "is not a directory"),
     ] {

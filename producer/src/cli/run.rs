@@ -22,6 +22,8 @@ use crate::table::Table;
 /// The definition that is read where none is named, if it is there.
 const DEFAULT_DEFINITION: &str = "recount.toml";
 
+const DAY_US: i64 = 86_400_000_000;
+
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -177,12 +179,18 @@ async fn run_load(
         let message = "--duplicates and --out-of-order are faults of a stream: they need --into-stream";
         return Err(CliError::Usage(message.to_owned()));
     }
+    let now_us = host.now_us();
+    let until_us = args.until.map_or(now_us, |until| until.as_microsecond());
+    if args.into_stream && until_us > now_us.saturating_add(DAY_US) {
+        let message = "--until is more than a day ahead: with --into-stream, changes end then, and the consumer would quarantine them";
+        return Err(CliError::Usage(message.to_owned()));
+    }
     let settings = LoadSettings {
         events: args.events,
         projects: args.projects,
         zipf: args.zipf,
         months: args.months,
-        until_us: args.until.map_or_else(|| host.now_us(), |until| until.as_microsecond()),
+        until_us,
         zone: args.time_zone.or_else(|| aim.zone.clone()).unwrap_or(TimeZone::UTC),
         // Half the bits, so that every reader of JSON reads the seed exactly.
         seed: args.seed.unwrap_or_else(|| host.random_u64() >> 32),

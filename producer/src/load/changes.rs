@@ -6,6 +6,9 @@
 //!
 //! - **Duplicates**: a record of the last thousand is written again, word for word, as a further record.
 //! - **Disorder**: a record is held back for up to a hundred places.
+//!
+//! Several batches on their way at once add a little disorder between items, asked for or not; changes of one item stay in
+//! the order in which they are written here.
 
 use std::collections::{BTreeMap, VecDeque};
 
