@@ -9,7 +9,7 @@ use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use super::attributes::{Attributes, Described};
 use super::chunked::Trailers;
 use super::error::StoreError;
-use super::list::{From as ListFrom, MAX_PAGE, Query};
+use super::list::{From as ListFrom, MAX_PAGE, Page, Query};
 use super::read::{Conditions, body, slice};
 use super::receive::{Expected, Received, receive};
 use super::store::{Condition, Store};
@@ -93,6 +93,49 @@ fn url_encode(text: &str) -> String {
         }
         out
     })
+}
+
+/// How a listing writes keys: as they are, or percent-encoded on request.
+fn encoder(encoding: Option<&EncodingType>) -> impl Fn(String) -> String + use<> {
+    let url = encoding.is_some_and(|kind| kind.as_str() == EncodingType::URL);
+    move |text: String| if url { url_encode(&text) } else { text }
+}
+
+fn page_size(max_keys: Option<i32>) -> S3Result<usize> {
+    max_keys.map_or(Ok(MAX_PAGE), |max| {
+        usize::try_from(max).map_err(|_| s3_error!(InvalidArgument, "max-keys is negative"))
+    })
+}
+
+/// The entries of a page as both listings write them.
+fn entries(page: Page, text: impl Fn(String) -> String) -> (Vec<Object>, Vec<CommonPrefix>) {
+    let object = |(key, object): (String, Attributes)| Object {
+        key: Some(text(key)),
+        size: length(object.size),
+        e_tag: etag(&object),
+        last_modified: Some(object.modified.into()),
+        storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+        ..Default::default()
+    };
+    let objects = page.objects.into_iter().map(object).collect();
+    let prefixes = page.prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(text(prefix)) }).collect();
+    (objects, prefixes)
+}
+
+/// Conditions on the source of a copy: one that is unmodified answers 412 and not 304 (S3 API, CopyObject).
+fn allowed(conditions: &Conditions, object: &Attributes) -> Result<(), StoreError> {
+    conditions.check(object).map_err(|e| match e {
+        StoreError::NotModified => StoreError::PreconditionFailed("x-amz-copy-source-if-*"),
+        other => other,
+    })
+}
+
+fn copy_source(source: CopySource) -> S3Result<(String, String)> {
+    let CopySource::Bucket { bucket, key, version_id } = source else {
+        return Err(s3_error!(NotImplemented, "access points do not exist here"));
+    };
+    no_versions(version_id.as_deref())?;
+    Ok((bucket.into(), key.into()))
 }
 
 #[async_trait]
@@ -218,10 +261,7 @@ impl S3 for Api {
 
     async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
         let input = req.input;
-        let max = match input.max_keys {
-            None => MAX_PAGE,
-            Some(max) => usize::try_from(max).map_err(|_| s3_error!(InvalidArgument, "max-keys is negative"))?,
-        };
+        let max = page_size(input.max_keys)?;
         let from = match (&input.continuation_token, &input.start_after) {
             (Some(token), _) => ListFrom::parse(token)?,
             (None, Some(after)) if !after.is_empty() => ListFrom::After(after.clone()),
@@ -233,30 +273,56 @@ impl S3 for Api {
         let bucket = input.bucket.clone();
         let page = self.with(move |store| store.list(&bucket, &query)).await?;
 
-        let url = input.encoding_type.as_ref().is_some_and(|kind| kind.as_str() == EncodingType::URL);
-        let text = |text: String| if url { url_encode(&text) } else { text };
+        let text = encoder(input.encoding_type.as_ref());
         let count = page.objects.len() + page.prefixes.len();
-        let contents = page.objects.into_iter().map(|(key, object)| Object {
-            key: Some(text(key)),
-            size: length(object.size),
-            e_tag: etag(&object),
-            last_modified: Some(object.modified.into()),
-            storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-            ..Default::default()
-        });
-        let prefixes = page.prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(text(prefix)) });
+        let next = page.next.as_ref().map(ListFrom::token);
+        let (contents, prefixes) = entries(page, &text);
         Ok(S3Response::new(ListObjectsV2Output {
-            contents: Some(contents.collect()),
-            common_prefixes: Some(prefixes.collect()),
-            is_truncated: Some(page.next.is_some()),
-            next_continuation_token: page.next.map(|next| next.token()),
+            contents: Some(contents),
+            common_prefixes: Some(prefixes),
+            is_truncated: Some(next.is_some()),
+            next_continuation_token: next,
             key_count: i32::try_from(count).ok(),
             max_keys: i32::try_from(max.min(MAX_PAGE)).ok(),
             name: Some(input.bucket),
-            prefix: input.prefix.map(text),
-            delimiter: input.delimiter.map(text),
-            start_after: input.start_after.map(text),
+            prefix: input.prefix.map(&text),
+            delimiter: input.delimiter.map(&text),
+            start_after: input.start_after.map(&text),
             continuation_token: input.continuation_token,
+            encoding_type: input.encoding_type,
+            ..Default::default()
+        }))
+    }
+
+    async fn list_objects(&self, req: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+        let input = req.input;
+        let max = page_size(input.max_keys)?;
+        let delimiter = input.delimiter.clone().unwrap_or_default();
+        // A marker that ends in the delimiter is the common prefix at which the last page ended.
+        let from = match input.marker.clone().filter(|marker| !marker.is_empty()) {
+            None => ListFrom::Start,
+            Some(prefix) if !delimiter.is_empty() && prefix.ends_with(&delimiter) => ListFrom::Past(prefix),
+            Some(key) => ListFrom::After(key),
+        };
+        let query = Query { prefix: input.prefix.clone().unwrap_or_default(), delimiter, from, max };
+        let bucket = input.bucket.clone();
+        let page = self.with(move |store| store.list(&bucket, &query)).await?;
+        let text = encoder(input.encoding_type.as_ref());
+        let next_marker = page.next.as_ref().map(|next| match next {
+            ListFrom::Start => String::new(),
+            ListFrom::After(marker) | ListFrom::Past(marker) => text(marker.clone()),
+        });
+        let (contents, prefixes) = entries(page, &text);
+        Ok(S3Response::new(ListObjectsOutput {
+            contents: Some(contents),
+            common_prefixes: Some(prefixes),
+            is_truncated: Some(next_marker.is_some()),
+            next_marker,
+            marker: input.marker.map(&text),
+            max_keys: i32::try_from(max.min(MAX_PAGE)).ok(),
+            name: Some(input.bucket),
+            prefix: input.prefix.map(&text),
+            delimiter: input.delimiter.map(&text),
             encoding_type: input.encoding_type,
             ..Default::default()
         }))
@@ -265,10 +331,7 @@ impl S3 for Api {
     async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
         let input = req.input;
         let headers = req.headers;
-        let CopySource::Bucket { bucket, key, version_id } = input.copy_source else {
-            return Err(s3_error!(NotImplemented, "access points do not exist here"));
-        };
-        no_versions(version_id.as_deref())?;
+        let (bucket, key) = copy_source(input.copy_source)?;
         // The protocol layer does not know these two headers of CopyObject yet.
         let target = |name| match headers.get(name) {
             None => Ok(None),
@@ -288,13 +351,7 @@ impl S3 for Api {
         let (target_bucket, target_key) = (input.bucket, input.key);
         let copied = self
             .with(move |store| {
-                // A copy whose source is unmodified answers 412, not 304 (S3 API, CopyObject).
-                let allowed = |object: &Attributes| {
-                    source.check(object).map_err(|e| match e {
-                        StoreError::NotModified => StoreError::PreconditionFailed("x-amz-copy-source-if-*"),
-                        other => other,
-                    })
-                };
+                let allowed = |object: &Attributes| allowed(&source, object);
                 store.copy((&bucket, &key), (&target_bucket, &target_key), &condition, described, allowed)
             })
             .await?;
@@ -382,6 +439,35 @@ impl S3 for Api {
             checksum_crc64nvme: checksum.checksum_crc64nvme,
             ..Default::default()
         }))
+    }
+
+    async fn upload_part_copy(
+        &self,
+        req: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let input = req.input;
+        let (bucket, key) = copy_source(input.copy_source)?;
+        let range = input
+            .copy_source_range
+            .map(|range| Range::parse(&range).map_err(|_| s3_error!(InvalidArgument, "the range is malformed")))
+            .transpose()?;
+        let source = Conditions {
+            if_match: input.copy_source_if_match,
+            if_none_match: input.copy_source_if_none_match,
+            if_modified_since: input.copy_source_if_modified_since,
+            if_unmodified_since: input.copy_source_if_unmodified_since,
+        };
+        let md5 = self
+            .with(move |store| {
+                let (mut file, object) = store.open_object(&bucket, &key)?;
+                allowed(&source, &object)?;
+                let (start, bytes) = slice(range.as_ref(), object.size)?;
+                let upload = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
+                store.copy_part(upload, input.part_number, (&mut file, start, bytes))
+            })
+            .await?;
+        let result = CopyPartResult { e_tag: Some(ETag::Strong(md5)), ..Default::default() };
+        Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
     }
 
     async fn list_parts(&self, req: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {

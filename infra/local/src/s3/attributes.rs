@@ -122,7 +122,8 @@ fn write(file: &File, stored: &Stored) -> io::Result<()> {
     Ok(fsetxattr(file, NAME, &json, XattrFlags::empty())?)
 }
 
-fn md5(file: &mut File) -> io::Result<String> {
+/// Hex MD5 of the whole file; leaves the cursor at the start.
+pub(super) fn md5(file: &mut File) -> io::Result<String> {
     file.seek(SeekFrom::Start(0))?;
     let mut hash = Md5::new();
     let mut buffer = vec![0u8; 256 << 10];

@@ -14,8 +14,7 @@
 //! * [`unsign`]: signatures are taken off unread: any credentials do.
 //! * [`error`]: what can go wrong.
 //!
-//! Left out: versions, ACLs, tags, encryption, lifecycle, ListObjects (V1), UploadPartCopy. They answer
-//! `NotImplemented`. A disk full or an unreadable file answers `InternalError`, which SDKs retry.
+//! Left out: versions, ACLs, tags, encryption, lifecycle, listing of uploads. They answer `NotImplemented`. A disk full or an unreadable file answers `InternalError`, which SDKs retry.
 
 pub mod api;
 pub mod attributes;

@@ -1,11 +1,11 @@
 //! Multipart uploads: parts are files beside the objects until the completion joins them into one.
 //!
-//! An upload survives a restart. It takes no part in conditions until it completes, as in S3. The joined object's
+//! An upload survives a restart, and stays until it is completed or aborted: nothing sweeps it. It takes no part in conditions until it completes, as in S3. The joined object's
 //! ETag is the MD5 of its content (see [`super::attributes`]).
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
 
 use s3s::crypto::{Checksum as _, Md5};
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,26 @@ impl Store {
         temp.file.sync_all().map_err(StoreError::io("sync", temp.path()))?;
         let path = part_path(&dir, number);
         temp.rename(&path).map_err(StoreError::io("publish", path))
+    }
+
+    /// Keeps `bytes` of an open object from `start` on as a part; gives the part's ETag.
+    ///
+    /// # Errors
+    /// Those of [`Store::put_part`].
+    pub fn copy_part(
+        &self,
+        upload: (&str, &str, &str),
+        number: i32,
+        (source, start, bytes): (&mut File, u64, u64),
+    ) -> Result<String, StoreError> {
+        let mut temp = self.temp()?;
+        source
+            .seek(SeekFrom::Start(start))
+            .and_then(|_| io::copy(&mut source.take(bytes), &mut temp.file))
+            .map_err(StoreError::io("copy to", temp.path()))?;
+        let etag = attributes::md5(&mut temp.file).map_err(StoreError::io("read", temp.path()))?;
+        self.put_part(upload, number, temp, &etag)?;
+        Ok(etag)
     }
 
     /// Parts in order of their numbers.
@@ -151,6 +171,6 @@ impl Store {
     }
 }
 
-fn part_path(dir: &std::path::Path, number: i32) -> PathBuf {
+fn part_path(dir: &Path, number: i32) -> PathBuf {
     dir.join(format!("{number:05}"))
 }
