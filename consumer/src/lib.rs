@@ -6,10 +6,22 @@
 //! - [`tuning`]: every number that can be tuned, and why it is what it is.
 //! - [`expressions`]: from a step of the protocol to the expressions of one UpdateItem.
 //! - [`totals`]: the I/O around it: apply, look, pages, scan.
+//! - [`envelope`]: the event that Lambda hands over, read record by record.
+//! - [`batch`]: its records judged and folded by cell, and their verdicts. Pure.
+//! - [`handler`]: the I/O of a batch, and the answer to Lambda.
+//! - [`progress`], [`quarantine`]: how far each shard is done; records that can never be counted.
+//! - [`report`], [`metrics`]: what a batch came to, and the line of metrics.
 //! - [`retry`]: what an error of AWS means, and how often to try again.
 
+pub mod batch;
 pub mod cell;
+pub mod envelope;
 pub mod expressions;
+pub mod handler;
+pub mod metrics;
+pub mod progress;
+pub mod quarantine;
+pub mod report;
 pub mod retry;
 pub mod totals;
 pub mod tuning;

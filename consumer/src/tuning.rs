@@ -44,6 +44,13 @@ pub struct Tuning {
     pub longest_pause: Duration,
 }
 
+impl Default for Tuning {
+    /// For a ledger of 35 days, the definition's own default.
+    fn default() -> Self {
+        Self::new(35)
+    }
+}
+
 /// One day, in ms.
 pub const DAY_MS: i64 = 86_400_000;
 

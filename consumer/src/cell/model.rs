@@ -109,6 +109,14 @@ pub struct World {
     now_ms: i64,
 }
 
+/// A number by which writers are put in order, since it does not matter which is which.
+fn hash(writer: &Writer) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    writer.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// How large the model is.
 #[derive(Debug, Clone)]
 pub struct Size {
@@ -397,7 +405,7 @@ impl Model {
             }
             work.forget();
         }
-        world.writers.sort_by_cached_key(|writer| format!("{writer:?}"));
+        world.writers.sort_by_cached_key(hash);
         Ok(world)
     }
 

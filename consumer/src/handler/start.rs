@@ -1,0 +1,79 @@
+//! What must hold before the first batch, and the clients.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_config::timeout::TimeoutConfig;
+use recount_schemas::host::Deadline;
+
+use super::{Consumer, HandlerError};
+use crate::retry::Meter;
+
+/// The AWS clients of the consumer.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// Totals, ledger, progress.
+    pub dynamo: aws_sdk_dynamodb::Client,
+    /// The stream's description.
+    pub kinesis: aws_sdk_kinesis::Client,
+    /// Quarantine.
+    pub s3: aws_sdk_s3::Client,
+}
+
+impl Clients {
+    /// Clients by the SDK's own configuration, with a limit on every attempt: the SDK has none, and a request without an answer
+    /// would otherwise hold its batch until the deadline.
+    pub fn new(config: &SdkConfig) -> Self {
+        let within = |seconds| TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(seconds)).build();
+        let dynamo = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(within(5)).build();
+        let kinesis = aws_sdk_kinesis::config::Builder::from(config).timeout_config(within(5)).build();
+        // A host name per bucket works on AWS only; another endpoint takes the bucket in the path.
+        let path_style = config.endpoint_url().is_some();
+        let s3 = aws_sdk_s3::config::Builder::from(config).timeout_config(within(20)).force_path_style(path_style);
+        Self {
+            dynamo: aws_sdk_dynamodb::Client::from_conf(dynamo),
+            kinesis: aws_sdk_kinesis::Client::from_conf(kinesis),
+            s3: aws_sdk_s3::Client::from_conf(s3.build()),
+        }
+    }
+}
+
+impl Consumer {
+    /// Checks what must hold before the first batch: the totals are those of our definition, and the ledger reaches back
+    /// further than a record can come again.
+    pub async fn start(&self) -> Result<(), HandlerError> {
+        self.totals.claim_definition().await?;
+        let incarnation = self.incarnations.of(&self.stream, Deadline::NONE, &Meter::default()).await?;
+        check_ledger(&self.stream, self.definition.ledger_days, incarnation.retention_hours)
+    }
+}
+
+/// `ledger_days` must be more than the stream's retention and two days: one for creation times that are ahead of the arrival,
+/// one for an attempt to end in.
+fn check_ledger(stream: &str, ledger_days: u16, retention_hours: u32) -> Result<(), HandlerError> {
+    let least_hours = retention_hours.saturating_add(48);
+    if u32::from(ledger_days) * 24 > least_hours {
+        return Ok(());
+    }
+    Err(HandlerError::LedgerTooShort {
+        stream: stream.to_owned(),
+        ledger_days,
+        retention_hours,
+        needed_days: least_hours / 24 + 1,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_must_reach_back_further_than_the_stream() {
+        assert!(check_ledger("s", 35, 24).is_ok());
+        assert!(check_ledger("s", 4, 24).is_ok());
+        assert!(check_ledger("s", 35, 33 * 24 - 1).is_ok());
+        insta::assert_snapshot!(check_ledger("changes", 35, 33 * 24).unwrap_err(), @"ledger_days = 35 is too short for stream changes, which keeps records for 792 hours: it must be more than the retention and 2 days; set it to 36 or more");
+        assert!(matches!(check_ledger("s", 3, 25), Err(HandlerError::LedgerTooShort { needed_days: 4, .. })));
+        assert!(matches!(check_ledger("s", 35, u32::MAX), Err(HandlerError::LedgerTooShort { .. })));
+    }
+}

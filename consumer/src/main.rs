@@ -1,0 +1,85 @@
+//! The consumer as a Lambda function on a Kinesis stream.
+//!
+//! Environment: the names in `recount_schemas::settings`, and the definition itself in `RECOUNT_DEFINITION_TOML`, or a file in
+//! `RECOUNT_DEFINITION`. Logs as Lambda's logging controls say (`AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL`).
+//!
+//! A panic in the handler is caught by the runtime, logged, and answered as an error of the invocation: the batch comes again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use aws_config::BehaviorVersion;
+use lambda_runtime::{LambdaEvent, service_fn};
+use recount_consumer::handler::{Clients, Consumer};
+use recount_consumer::metrics::Metrics;
+use recount_schemas::host::{Deadline, SystemHost};
+use recount_schemas::{Definition, Settings};
+use serde_json::value::RawValue;
+use tracing::error;
+
+/// What is kept of an invocation's time for its answer.
+const MARGIN: Duration = Duration::from_secs(2);
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    lambda_runtime::tracing::init_default_subscriber();
+    let consumer = match start().await {
+        Ok(consumer) => Arc::new(consumer),
+        Err(error) => {
+            error!(error = format!("{error:#}"), "the consumer does not start");
+            return Err(error.into());
+        }
+    };
+    let host = SystemHost::shared();
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
+        let (consumer, host) = (consumer.clone(), host.clone());
+        async move {
+            // Clocks by the wall: the runtime gives the deadline as one.
+            let left = time_to_work(event.context.deadline, host.now_ms());
+            let deadline = Deadline::after(host.as_ref(), left);
+            consumer
+                .handle(event.payload.get().as_bytes(), deadline)
+                .await
+                .inspect_err(|error| error!(%error, "the whole batch fails and comes again"))
+                .map_err(lambda_runtime::Error::from)
+        }
+    }))
+    .await
+}
+
+async fn start() -> anyhow::Result<Consumer> {
+    let lookup = |name: &str| std::env::var(name).ok();
+    let settings = Settings::from_lookup(lookup);
+    let (text, file) = match lookup("RECOUNT_DEFINITION_TOML").filter(|text| !text.trim().is_empty()) {
+        Some(text) => (text, "RECOUNT_DEFINITION_TOML"),
+        None => {
+            let path = settings.definition.as_str();
+            (std::fs::read_to_string(path).with_context(|| format!("reading the definition {path}"))?, path)
+        }
+    };
+    let definition = Arc::new(Definition::parse(&text, file)?);
+    let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let clients = Clients::new(&config);
+    let consumer = Consumer::new(&clients, &settings, definition, SystemHost::shared(), Metrics::stdout());
+    consumer.start().await?;
+    Ok(consumer)
+}
+
+/// The time until `deadline_ms` (ms since 1970), less the margin, or less half of it where it is short.
+fn time_to_work(deadline_ms: u64, now_ms: i64) -> Duration {
+    let left = Duration::from_millis(deadline_ms.saturating_sub(u64::try_from(now_ms).unwrap_or_default()));
+    left.saturating_sub(MARGIN.min(left / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_margin_stays_for_the_answer() {
+        assert_eq!(time_to_work(100_000, 40_000), Duration::from_secs(58));
+        assert_eq!(time_to_work(43_000, 40_000), Duration::from_millis(1_500));
+        assert_eq!(time_to_work(1, 40_000), Duration::ZERO);
+    }
+}
