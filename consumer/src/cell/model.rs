@@ -144,11 +144,23 @@ pub type Violation = String;
 pub struct Model {
     size: Size,
     left_out: Option<Rule>,
+    /// Whether steps are described; that costs more than making them.
+    telling: bool,
 }
 
 impl Model {
     pub fn new(size: Size, left_out: Option<Rule>) -> Self {
-        Self { size, left_out }
+        Self { size, left_out, telling: false }
+    }
+
+    fn tell(&self, what: std::fmt::Arguments<'_>) -> String {
+        if self.telling { what.to_string() } else { String::new() }
+    }
+
+    /// What is said of step `nth` after `world`.
+    fn told(&self, world: &World, nth: usize) -> String {
+        let telling = Self { telling: true, ..self.clone() };
+        telling.next(world).into_iter().nth(nth).map(|(what, _)| what).unwrap_or_default()
     }
 
     fn has(&self, rule: Rule) -> bool {
@@ -250,7 +262,7 @@ impl Model {
             let mut after = world.clone();
             let request = after.network.remove(i);
             self.execute(&mut after, &request);
-            out.push((format!("a late copy of {request:?} arrives"), Ok(after)));
+            out.push((self.tell(format_args!("a late copy of {request:?} arrives")), Ok(after)));
         }
         if self.size.time {
             if self.oldest(world) < self.size.keys - 1 {
@@ -268,7 +280,7 @@ impl Model {
                     let mut after = world.clone();
                     after.pages.remove(name);
                     after.expired.extend(keys);
-                    out.push((format!("page {keys:?} expires"), Ok(after)));
+                    out.push((self.tell(format_args!("page {keys:?} expires")), Ok(after)));
                 }
             }
         }
@@ -279,7 +291,7 @@ impl Model {
         let tuning = &self.size.tuning;
         let mut push = |what: String, doing: Doing, mut after: World| {
             after.writers[i].doing = doing;
-            out.push((format!("writer {i}: {what}"), self.settle(after, i)));
+            out.push((self.tell(format_args!("writer {i}: {what}")), self.settle(after, i)));
         };
         let writer = &world.writers[i];
         if writer.doing != Doing::Nothing && world.faults > 0 {
@@ -289,16 +301,16 @@ impl Model {
         let send = |request: Request, push: &mut dyn FnMut(String, Option<bool>, World)| {
             let mut after = world.clone();
             let held = self.execute(&mut after, &request);
-            push(format!("{request:?}: {held}"), Some(held), after.clone());
+            push(self.tell(format_args!("{request:?}: {held}")), Some(held), after.clone());
             if world.faults > 0 {
                 let lost = World { faults: world.faults - 1, ..after.clone() };
-                push(format!("{request:?}: {held}, answer lost"), None, lost);
+                push(self.tell(format_args!("{request:?}: {held}, answer lost")), None, lost);
             }
             if world.copies > 0 {
                 after.copies -= 1;
                 after.network.push(request.clone());
                 after.network.sort();
-                push(format!("{request:?}: {held}, and a copy stays under way"), Some(held), after);
+                push(self.tell(format_args!("{request:?}: {held}, and a copy stays under way")), Some(held), after);
             }
         };
         match &writer.doing {
@@ -309,13 +321,13 @@ impl Model {
                 for bits in 1..1u32 << all.len() {
                     let batch: Vec<_> = (0..all.len()).filter(|k| bits >> k & 1 == 1).map(|k| all[k]).collect();
                     let work = Applying::new(batch.clone());
-                    push(format!("takes {batch:?}"), Doing::Applying(work), after.clone());
+                    push(self.tell(format_args!("takes {batch:?}")), Doing::Applying(work), after.clone());
                 }
                 if world.item.recent.len() >= tuning.seal_at {
                     for n in 1..=world.item.recent.len() {
                         let keys = world.item.recent.iter().take(n).copied().collect();
                         let seal = Seal::of(&world.item, keys).unwrap();
-                        push(format!("begins to seal {seal:?}"), self.first_of(seal), after.clone());
+                        push(self.tell(format_args!("begins to seal {seal:?}")), self.first_of(seal), after.clone());
                     }
                 }
             }
@@ -337,7 +349,7 @@ impl Model {
                         } else {
                             Doing::SearchedTooSoon(work, found.clone())
                         };
-                        push(format!("searches from {from}: {found:?}"), doing, world.clone());
+                        push(self.tell(format_args!("searches from {from}: {found:?}")), doing, world.clone());
                     }
                 }
                 Step::Update(update) => send((&update).into(), &mut |what, held, after| {
@@ -436,7 +448,7 @@ impl Model {
         for writer in &mut world.writers {
             writer.batches = 0;
         }
-        let last = Model { size: Size { time: false, ..self.size.clone() }, left_out: self.left_out };
+        let last = Model { size: Size { time: false, ..self.size.clone() }, left_out: self.left_out, telling: false };
         world.writers.push(Writer { batches: 0, doing: Doing::Applying(Applying::new(self.all())) });
         for _ in 0..10_000 {
             match last.next(&world).into_iter().next() {
@@ -462,8 +474,8 @@ impl Model {
         let mut seen = std::collections::HashSet::from([hasher.hash_one(&start)]);
         let mut queue = std::collections::VecDeque::from([start]);
         while let Some(world) = queue.pop_front() {
-            for (what, after) in self.next(&world) {
-                let after = after.map_err(|violation| format!("{what}: {violation}"))?;
+            for (nth, (_, after)) in self.next(&world).into_iter().enumerate() {
+                let after = after.map_err(|violation| format!("{}: {violation}", self.told(&world, nth)))?;
                 if seen.insert(hasher.hash_one(&after)) {
                     queue.push_back(after);
                 }
@@ -484,8 +496,13 @@ impl Model {
             if next.is_empty() {
                 break;
             }
-            let (what, after) = next.swap_remove(random.usize(..next.len()));
-            world = after.map_err(|violation| format!("{what}: {violation}"))?;
+            // Every next state has been made and checked; only one of them is walked into.
+            if let Some((nth, violation)) =
+                next.iter().enumerate().find_map(|(nth, it)| Some((nth, it.1.as_ref().err()?)))
+            {
+                return Err(format!("{}: {violation}", self.told(&world, nth)));
+            }
+            world = next.swap_remove(random.usize(..next.len())).1?;
         }
         self.redeliver(world)
     }
