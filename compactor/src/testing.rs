@@ -1,9 +1,24 @@
 //! A machine for tests: time moves only by sleeping, randomness is a seed's.
 
 use std::sync::Mutex;
+use std::task::Poll;
 use std::time::Duration;
 
 use recount_schemas::host::{Host, Sleep};
+
+/// Lets others go on once. Unlike a runtime's yield it wakes at once, so that a test may do the scheduling itself.
+pub(crate) async fn pause() {
+    let mut paused = false;
+    std::future::poll_fn(|context| {
+        if paused {
+            return Poll::Ready(());
+        }
+        paused = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
 
 #[derive(Debug)]
 pub(crate) struct TestHost(Mutex<(i64, u64)>);
@@ -41,6 +56,6 @@ impl Host for TestHost {
 
     fn sleep(&self, duration: Duration) -> Sleep {
         self.pass(duration);
-        Box::pin(tokio::task::yield_now())
+        Box::pin(pause())
     }
 }

@@ -110,6 +110,8 @@ codes! {
     OccurredAtOutOfRange = "occurred_at_out_of_range",
     /// A measure is not a number, or not one that can be summed exactly.
     BadMeasure = "bad_measure",
+    /// Another change with the same event key and another content is archived (the compactor's verdict).
+    Conflict = "conflict",
     /// The record does not fit the stream (the relay's verdict).
     TooLarge = "too_large",
 }

@@ -54,21 +54,21 @@ impl Memory {
         key: &str,
         write: impl FnOnce(&mut BTreeMap<String, Bytes>) -> T,
     ) -> Result<T, BucketError> {
-        tokio::task::yield_now().await;
+        crate::testing::pause().await;
         let fault = (self.faults.lock().unwrap())(action, key);
         let unsure = || BucketError::Unsure { action, bucket: "memory".into(), key: key.into(), why: "a fault".into() };
         if fault == Fault::RequestLost {
             return Err(unsure());
         }
         let answer = write(&mut self.objects.lock().unwrap());
-        tokio::task::yield_now().await;
+        crate::testing::pause().await;
         if fault == Fault::AnswerLost { Err(unsure()) } else { Ok(answer) }
     }
 }
 
 impl Objects for Memory {
     async fn get(&self, key: &str, most: u64) -> Result<Option<Bytes>, BucketError> {
-        tokio::task::yield_now().await;
+        crate::testing::pause().await;
         match self.bytes(key) {
             Some(bytes) if bytes.len() as u64 > most => {
                 Err(BucketError::TooLarge { bucket: "memory".into(), key: key.into(), most })
@@ -78,7 +78,7 @@ impl Objects for Memory {
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, BucketError> {
-        tokio::task::yield_now().await;
+        crate::testing::pause().await;
         let bytes = self.bytes(key);
         let bytes = bytes.ok_or_else(|| BucketError::Missing { bucket: "memory".into(), key: key.into() })?;
         if range.end > bytes.len() as u64 {
@@ -103,12 +103,12 @@ impl Objects for Memory {
     }
 
     async fn head(&self, key: &str) -> Result<Option<Meta>, BucketError> {
-        tokio::task::yield_now().await;
+        crate::testing::pause().await;
         Ok(self.bytes(key).map(|bytes| Meta { bytes: bytes.len() as u64, modified_ms: 0 }))
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, BucketError> {
-        tokio::task::yield_now().await;
+        crate::testing::pause().await;
         let objects = self.objects.lock().unwrap();
         let page = objects.iter().filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|a| key.as_str() > a));
         let listed = |(key, bytes): (&String, &Bytes)| Listed {

@@ -8,7 +8,7 @@ use recount_schemas::host::SharedHost;
 use serde::{Deserialize, Serialize};
 
 use super::check::LogError;
-use super::entry::{Digest, Entry, FORMAT, MAX_BYTES};
+use super::entry::{Digest, Entry, FORMAT, Kind, MAX_BYTES};
 use super::names;
 use super::state::State;
 use crate::bucket::{BucketError, Listing, Objects, Put};
@@ -87,15 +87,16 @@ impl<O: Objects> LogStore<O> {
         Ok(state)
     }
 
-    /// Applies the entries that were put since. Returns how many.
-    pub async fn catch_up(&self, state: &mut State) -> Result<u64, StoreError> {
-        let before = state.next;
+    /// Applies the entries that were put since. Returns what they do.
+    pub async fn catch_up(&self, state: &mut State) -> Result<Vec<Kind>, StoreError> {
+        let mut kinds = Vec::new();
         loop {
             let batch = state.next..state.next + AHEAD;
             let mut entries = futures::stream::iter(batch.map(|n| self.bytes_of(n))).buffered(AHEAD as usize);
             while let Some(bytes) = entries.next().await {
-                let Some(bytes) = bytes? else { return Ok(state.next - before) };
+                let Some(bytes) = bytes? else { return Ok(kinds) };
                 let entry = Entry::from_bytes(state.next, &bytes)?;
+                kinds.push(entry.kind);
                 state.apply(entry, Digest::of(&bytes))?;
             }
         }

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::super::entry::Kind;
 use super::super::state::tests::{range, stream};
 use super::*;
 use crate::bucket::memory::{Fault, Memory};
@@ -36,7 +35,7 @@ async fn fill(objects: &Memory, count: u64) -> State {
     while state.next < count {
         let bytes = renewal(&state, "ab");
         assert_eq!(log.put(state.next, &bytes, || true).await, Ok(Committed::Ours));
-        assert_eq!(log.catch_up(&mut state).await, Ok(1));
+        assert_eq!(log.catch_up(&mut state).await, Ok(vec![Kind::Renewal]));
         log.keep(&state).await;
     }
     state

@@ -38,6 +38,8 @@ const KEY_PAGE_ROWS: usize = 1_024;
 pub struct Written {
     /// The file.
     pub bytes: Bytes,
+    /// Its size in bytes, also once `bytes` have been handed on.
+    pub size: u64,
     /// Its month.
     pub month: Month,
     /// The SHA-256 of the bytes.
@@ -62,7 +64,7 @@ impl Written {
             target,
             month: self.month,
             rows: self.fingerprint.rows,
-            bytes: self.bytes.len() as u64,
+            bytes: self.size,
             sha256: self.sha256,
             first_key: self.first_key,
             last_key: self.last_key,
@@ -92,8 +94,8 @@ pub fn write(definition: &Definition, month: Month, mut rows: Vec<ArchivedRow>) 
         writer.write(&batch).map_err(failed)?;
     }
     let bytes = Bytes::from(writer.into_inner().map_err(failed)?);
-    let sha256 = Digest::of(&bytes);
-    Ok(Some(Written { bytes, month, sha256, first_key, last_key, first_group, last_group, fingerprint }))
+    let (size, sha256) = (bytes.len() as u64, Digest::of(&bytes));
+    Ok(Some(Written { bytes, size, month, sha256, first_key, last_key, first_group, last_group, fingerprint }))
 }
 
 fn fingerprint(definition: &Definition, rows: &[ArchivedRow]) -> Result<Fingerprint, RowsError> {

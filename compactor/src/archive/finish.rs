@@ -1,0 +1,93 @@
+//! Publishing an entry: by anybody, any number of times, also by somebody who is late.
+//!
+//! In this order, for the last entry of the log:
+//!
+//! 1. Each added file that is live: is it at its target? Else copy it there from its source.
+//! 2. The catalog, where there is one: each month's location.
+//! 3. Delete the entry's staged sources.
+//!
+//! Step 3 is the fence: once the sources are gone, whoever is late has nothing to copy, and cannot bring back a file that
+//! a later entry removed. Nobody puts the next entry before this one is finished, so a reader by listing sees the commits
+//! of a month in their order.
+//!
+//! | target | source | the file in the log, read on | then |
+//! | --- | --- | --- | --- |
+//! | there | any | – | done |
+//! | not there | there | – | copy |
+//! | not there | gone | removed meanwhile | done |
+//! | not there, also on a second look | gone | live | stuck: a finding |
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use futures::future::BoxFuture;
+use recount_schemas::Month;
+
+use super::ArchiveError;
+use super::life::Life;
+use crate::bucket::{Copied, Objects};
+use crate::log::{AddedFile, LogStore, State, names};
+
+/// Where months have a location that readers go by, such as partitions in Glue.
+pub trait Catalog: Send + Sync + Debug {
+    /// Makes the months show the versions that the state gives them. Never back to a smaller version.
+    fn place<'c>(&'c self, state: &'c State, months: &'c BTreeSet<Month>) -> BoxFuture<'c, Result<(), String>>;
+}
+
+/// Finishes the last entry of the log. If the log has gone on meanwhile, `state` is brought to the new head and that entry
+/// is finished.
+pub async fn finish<O: Objects>(
+    objects: &O,
+    log: &LogStore<O>,
+    catalog: Option<&dyn Catalog>,
+    state: &mut State,
+    life: &Life,
+) -> Result<(), ArchiveError> {
+    loop {
+        let Some(entry) = state.last.clone() else { return Ok(()) };
+        for file in &entry.added {
+            if state.find(&file.target).is_some() {
+                publish(objects, log, state, entry.n, file, life).await?;
+            }
+        }
+        if let Some(catalog) = catalog {
+            let months: BTreeSet<Month> =
+                entry.added.iter().map(|file| file.month).chain(entry.versions.keys().copied()).collect();
+            life.check()?;
+            catalog.place(state, &months).await.map_err(ArchiveError::Catalog)?;
+        }
+        for file in entry.added.iter().filter(|file| file.source.starts_with(names::STAGING)) {
+            life.check()?;
+            objects.delete(&file.source).await?;
+        }
+        if state.next == entry.n + 1 {
+            return Ok(());
+        }
+    }
+}
+
+async fn publish<O: Objects>(
+    objects: &O,
+    log: &LogStore<O>,
+    state: &mut State,
+    n: u64,
+    file: &AddedFile,
+    life: &Life,
+) -> Result<(), ArchiveError> {
+    if objects.head(&file.target).await?.is_some() {
+        return Ok(());
+    }
+    life.check()?;
+    if objects.copy(&file.source, &file.target).await? == Copied::Done {
+        return Ok(());
+    }
+    // Somebody else was faster: the source is deleted only after the target is there.
+    if objects.head(&file.target).await?.is_some() {
+        return Ok(());
+    }
+    log.catch_up(state).await?;
+    if state.find(&file.target).is_none() || objects.head(&file.target).await?.is_some() {
+        return Ok(());
+    }
+    Err(ArchiveError::Stuck { n, target: file.target.clone() })
+}

@@ -1,0 +1,424 @@
+//! The run against a bucket and a stream in memory. What interleaves, crashes and gets lost is drawn from a seed, and the
+//! scheduling is done here, so a failing seed is one history.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use futures::TryStreamExt;
+use recount_schemas::archive::column;
+use recount_schemas::host::{Deadline, Host};
+use recount_schemas::{EventKey, Month};
+
+use super::finish::finish;
+use super::life::Life;
+use super::memory_stream::MemoryStream;
+use super::run::{Archiver, Until};
+use super::{ArchiveError, ArchiveReport, Limits};
+use crate::bucket::Objects;
+use crate::bucket::memory::{Fault, Memory};
+use crate::log::entry::FORMAT;
+use crate::log::{Committed, Digest, Entry, Kind, LogStore, State, names};
+use crate::rows::read;
+use crate::rows::testing::{NOVEMBER, definition, record};
+use crate::testing::TestHost;
+
+type Run = Pin<Box<dyn Future<Output = ()>>>;
+
+fn limits() -> Limits {
+    Limits { commit_bytes: 1, page_records: 3, ..Limits::default().unpaced() }
+}
+
+fn archiver(objects: &Memory, stream: &MemoryStream, host: &Arc<TestHost>) -> Archiver<Memory, MemoryStream> {
+    Archiver::new(objects.clone(), stream.clone(), Arc::new(definition()), host.clone()).with_limits(limits())
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = Box::pin(future);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..2_000_000 {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+    }
+    panic!("it does not end");
+}
+
+fn run(objects: &Memory, stream: &MemoryStream, host: &Arc<TestHost>) -> ArchiveReport {
+    block_on(archiver(objects, stream, host).run(Until::Tip, Deadline::NONE)).unwrap()
+}
+
+/// The keys in all live files, with repetition, read from where the log says they are.
+fn archived(objects: &Memory, state: &State) -> Vec<EventKey> {
+    let mut keys = Vec::new();
+    for live in state.live() {
+        let batches: Vec<_> = block_on(read(objects, &live.file, &[column::EVENT_KEY]).try_collect()).unwrap();
+        for batch in batches {
+            let column = batch.column_by_name(column::EVENT_KEY).unwrap().as_binary::<i32>().clone();
+            keys.extend(column.iter().map(|key| EventKey::from_slice(key.unwrap()).unwrap()));
+        }
+    }
+    keys
+}
+
+fn state(objects: &Memory, host: &Arc<TestHost>) -> State {
+    block_on(LogStore::new(objects.clone(), host.clone()).read_to_head()).unwrap()
+}
+
+/// What holds at every moment. Every entry but the last is published, so a listing shows whole commits in their order; a
+/// removed file that was deleted never comes back; and the listing shows nothing that no entry named. `gone` remembers the
+/// deleted ones.
+fn check_listing(objects: &Memory, host: &Arc<TestHost>, gone: &mut BTreeSet<String>) {
+    let state = state(objects, host);
+    let shown: BTreeSet<String> = objects.keys(names::EVENTS).into_iter().collect();
+    let last: BTreeSet<&str> =
+        state.last.iter().flat_map(|entry| &entry.added).map(|file| file.target.as_str()).collect();
+    for live in state.live().filter(|live| !last.contains(live.file.target.as_str())) {
+        assert!(shown.contains(&live.file.target), "{} is not published, and the log has gone on", live.file.target);
+    }
+    let entries = (0..state.next).map(|n| Entry::from_bytes(n, &objects.bytes(&names::entry(n)).unwrap()).unwrap());
+    let named: BTreeSet<String> = entries.flat_map(|entry| entry.added).map(|file| file.target).collect();
+    assert!(shown.is_subset(&named), "no entry named {:?}", shown.difference(&named));
+    assert!(shown.is_disjoint(gone), "deleted and back: {:?}", shown.intersection(gone));
+    gone.extend(named.into_iter().filter(|target| state.find(target).is_none() && !shown.contains(target)));
+}
+
+/// A compaction as the log knows it: every file of the fullest month is taken over into a new version.
+async fn compact(objects: Memory, host: Arc<TestHost>) -> Result<(), ArchiveError> {
+    let log = LogStore::new(objects.clone(), host.clone());
+    let life = Life::begin(host.clone(), Duration::from_secs(900), Deadline::NONE);
+    let mut state = log.read_to_head().await?;
+    finish(&objects, &log, None, &mut state, &life).await?;
+    let Some((month, files)) = state.files.iter().max_by_key(|(_, files)| files.len()) else { return Ok(()) };
+    let (month, n): (Month, u64) = (*month, state.next);
+    let removed: Vec<String> = files.keys().cloned().collect();
+    let added = files.values().enumerate().map(|(i, live)| {
+        let (source, target) = (live.file.target.clone(), names::target(month, n, n, i));
+        crate::log::AddedFile { source, target, ..live.file.clone() }
+    });
+    let entry = Entry {
+        format: FORMAT,
+        n,
+        kind: Kind::Compaction,
+        previous: state.head,
+        at_ms: host.now_ms(),
+        definition: "d".into(),
+        token: format!("{:016x}", host.random_u64()),
+        base: n,
+        stream: None,
+        retention_hours: None,
+        ranges: vec![],
+        added: added.collect(),
+        removed: removed.clone(),
+        versions: BTreeMap::from([(month, n)]),
+    };
+    let bytes = bytes::Bytes::from(entry.to_bytes()?);
+    if log.put(n, &bytes, || life.may_write()).await? == Committed::Ours {
+        state.apply(entry, Digest::of(&bytes))?;
+        finish(&objects, &log, None, &mut state, &life).await?;
+        for target in removed {
+            objects.delete(&target).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A seed's random numbers.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+struct World {
+    host: Arc<TestHost>,
+    objects: Memory,
+    stream: MemoryStream,
+    produced: BTreeSet<EventKey>,
+    records: Vec<String>,
+    bad: u64,
+    gone: BTreeSet<String>,
+}
+
+impl World {
+    fn new() -> Self {
+        let host = Arc::new(TestHost::at(NOVEMBER + 100_000_000_000, 7));
+        let (objects, stream) = (Memory::new(), MemoryStream::new(host.clone()));
+        Self { host, objects, stream, produced: BTreeSet::new(), records: Vec::new(), bad: 0, gone: BTreeSet::new() }
+    }
+
+    /// An event of November, or of one of the months around it.
+    fn produce(&mut self, dice: &mut Dice) {
+        let shards = self.stream.open_shards();
+        let shard = shards[dice.roll(shards.len() as u64) as usize].clone();
+        let text = match dice.roll(8) {
+            0 => {
+                self.bad += 1;
+                "no record".to_owned()
+            }
+            1 if !self.records.is_empty() => self.records[dice.roll(self.records.len() as u64) as usize].clone(),
+            _ => {
+                let id = format!("e{}", self.records.len());
+                let created = NOVEMBER - dice.roll(3) as i64 * 86_400_000_000 * 14 + dice.roll(1_000_000) as i64;
+                record(&id, Some(["a", "b"][dice.roll(2) as usize]), created, "2")
+            }
+        };
+        if let Ok(judged) = definition().judge(text.as_bytes(), self.host.now_us()) {
+            if self.produced.insert(judged.key) {
+                self.records.push(text.clone());
+            }
+        }
+        self.stream.put(&shard, &text);
+    }
+
+    fn archive(&self, dice: &mut Dice, lossy: bool) -> Run {
+        let dice = Mutex::new(Dice(dice.roll(u64::MAX >> 33)));
+        let objects =
+            self.objects.with_faults(move |_, _| match dice.lock().unwrap().roll(if lossy { 12 } else { 1_000_000 }) {
+                1 => Fault::AnswerLost,
+                2 => Fault::RequestLost,
+                _ => Fault::None,
+            });
+        let archiver = archiver(&objects, &self.stream, &self.host);
+        Box::pin(async move {
+            match archiver.run(Until::Tip, Deadline::NONE).await {
+                // What a lost answer may do to a run; everything else is a violation.
+                Ok(_) | Err(ArchiveError::Bucket(_) | ArchiveError::Undecided { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        })
+    }
+
+    /// Brings everything to its end without faults, and checks the archive.
+    fn settle(&mut self) {
+        run(&self.objects, &self.stream, &self.host);
+        let report = run(&self.objects, &self.stream, &self.host);
+        assert!(report.reached_tip, "{report:?}");
+        assert_eq!(report.commits, 0, "nothing was left over");
+        let state = state(&self.objects, &self.host);
+        let keys = archived(&self.objects, &state);
+        assert_eq!(keys.len(), self.produced.len(), "invariants 1 and 6: each event once");
+        assert_eq!(keys.into_iter().collect::<BTreeSet<_>>(), self.produced, "invariants 1 and 6: no other events");
+        assert_eq!(
+            self.objects.keys("quarantine/").len() as u64,
+            self.bad,
+            "invariant 1: what cannot be judged is kept"
+        );
+        assert_eq!(self.objects.keys("conflicts/"), Vec::<String>::new());
+        assert_eq!(state.lost, vec![]);
+        for live in state.live() {
+            assert!(self.objects.bytes(&live.file.target).is_some(), "{} is published", live.file.target);
+        }
+        let staged = state.last.iter().flat_map(|entry| &entry.added).map(|file| &file.source);
+        assert!(staged.filter(|source| source.starts_with(names::STAGING)).all(|s| self.objects.bytes(s).is_none()));
+        check_listing(&self.objects, &self.host, &mut self.gone);
+    }
+}
+
+#[test]
+fn a_run_archives_what_is_there_and_the_next_one_has_nothing_to_do() {
+    let (mut world, mut dice) = (World::new(), Dice(1));
+    (0..40).for_each(|_| world.produce(&mut dice));
+    let report = run(&world.objects, &world.stream, &world.host);
+    assert_eq!(report.records, report.rows + report.duplicates + report.conflicts + report.quarantined);
+    assert_eq!((report.records, report.rows), (40, world.produced.len() as u64));
+    assert!(report.reached_tip && report.commits > 5, "{report:?}");
+    assert_eq!(world.objects.keys(names::STAGING), Vec::<String>::new());
+    world.settle();
+}
+
+#[test]
+fn a_conflicting_variant_is_kept_beside_the_archive() {
+    let world = World::new();
+    let shard = world.stream.open_shards().remove(0);
+    let first = record("x", Some("a"), NOVEMBER, "1");
+    world.stream.put(&shard, &first);
+    assert_eq!(run(&world.objects, &world.stream, &world.host).rows, 1);
+    world.stream.put(&shard, &record("x", Some("b"), NOVEMBER, "1"));
+    world.stream.put(&shard, &first);
+    let report = run(&world.objects, &world.stream, &world.host);
+    assert_eq!((report.rows, report.duplicates, report.conflicts), (0, 1, 1));
+    let kept = world.objects.keys("conflicts/");
+    assert_eq!(kept, ["conflicts/s0/6"]);
+    let kept: recount_schemas::quarantine::Quarantined =
+        serde_json::from_slice(&world.objects.bytes(&kept[0]).unwrap()).unwrap();
+    assert_eq!(kept.reason.code, recount_schemas::QuarantineCode::Conflict);
+}
+
+#[test]
+fn shards_split_and_merge_and_nothing_is_lost() {
+    let (mut world, mut dice) = (World::new(), Dice(3));
+    for round in 0..6 {
+        (0..7).for_each(|_| world.produce(&mut dice));
+        let open = world.stream.open_shards();
+        match open.as_slice() {
+            [one, other, ..] if round % 2 == 1 => world.stream.merge(one, other),
+            [one, ..] => world.stream.split(one),
+            [] => {}
+        }
+    }
+    (0..7).for_each(|_| world.produce(&mut dice));
+    world.settle();
+    let state = state(&world.objects, &world.host);
+    let ends = &state.streams.values().next().unwrap().shards;
+    assert!(ends.values().filter(|end| end.closed).count() >= 8, "empty shards are closed too");
+}
+
+#[test]
+fn a_quiet_shard_is_renewed_hourly_and_not_more_often() {
+    let world = World::new();
+    let renewals = |hours: f64| {
+        world.host.pass(Duration::from_secs_f64(hours * 3_600.0));
+        run(&world.objects, &world.stream, &world.host).renewals
+    };
+    assert_eq!([renewals(0.0), renewals(0.5), renewals(0.6), renewals(0.9), renewals(30.0)], [1, 0, 1, 0, 0]);
+    // Thirty hours passed unseen, longer than the retention: what may have come and gone is named.
+    assert_eq!(state(&world.objects, &world.host).lost.len(), 1);
+}
+
+#[test]
+fn records_that_expired_unread_are_named_and_those_that_remain_are_archived() {
+    let (mut world, mut dice) = (World::new(), Dice(4));
+    let shard = world.stream.open_shards().remove(0);
+    world.produce(&mut dice);
+    run(&world.objects, &world.stream, &world.host);
+    // The last record read is still there after a day less an hour, so the range is whole though nobody looked meanwhile.
+    world.host.pass(Duration::from_secs(23 * 3_600));
+    let at = world.host.now_us();
+    world.stream.put(&shard, &record("late", Some("a"), at, "1"));
+    assert_eq!(run(&world.objects, &world.stream, &world.host).lost, vec![]);
+    // Two days in which records came and expired.
+    world.stream.put(&shard, &record("gone", Some("a"), at, "1"));
+    world.host.pass(Duration::from_secs(48 * 3_600));
+    let at = world.host.now_us();
+    let sequence = world.stream.put(&shard, &record("after", Some("a"), at, "1"));
+    let report = run(&world.objects, &world.stream, &world.host);
+    assert_eq!(report.lost.len(), 1);
+    assert_eq!(report.lost[0].lost.before.as_ref(), Some(&sequence));
+    assert!(report.lost[0].lost.after.is_some() && report.lost[0].lost.since_ms.is_some());
+    assert_eq!((report.rows, report.reached_tip), (1, true));
+}
+
+#[test]
+fn a_shard_that_expired_whole_is_closed_as_lost_and_its_children_are_read() {
+    let (mut world, mut dice) = (World::new(), Dice(5));
+    world.produce(&mut dice);
+    run(&world.objects, &world.stream, &world.host);
+    let parent = world.stream.open_shards().remove(0);
+    world.stream.split(&parent);
+    world.host.pass(Duration::from_secs(30 * 3_600));
+    let child = world.stream.open_shards().remove(0);
+    let at = world.host.now_us();
+    world.stream.put(&child, &record("child", Some("a"), at, "1"));
+    let report = run(&world.objects, &world.stream, &world.host);
+    assert_eq!((report.rows, report.reached_tip), (1, true));
+    assert_eq!(report.lost.iter().map(|hole| hole.shard.to_string()).collect::<Vec<_>>(), ["s0", "s1", "s2"]);
+}
+
+#[test]
+fn a_stream_made_anew_begins_anew() {
+    let (mut world, mut dice) = (World::new(), Dice(6));
+    (0..5).for_each(|_| world.produce(&mut dice));
+    run(&world.objects, &world.stream, &world.host);
+    world.host.pass(Duration::from_secs(60));
+    world.stream.recreate();
+    (0..5).for_each(|_| world.produce(&mut dice));
+    run(&world.objects, &world.stream, &world.host);
+    let state = state(&world.objects, &world.host);
+    assert_eq!(state.streams.len(), 2);
+    assert_eq!(archived(&world.objects, &state).len(), world.produced.len());
+}
+
+#[test]
+fn a_run_without_time_writes_nothing_and_says_so() {
+    let (mut world, mut dice) = (World::new(), Dice(7));
+    world.produce(&mut dice);
+    let none = Deadline::after(&*world.host, Duration::ZERO);
+    let report = block_on(archiver(&world.objects, &world.stream, &world.host).run(Until::Tip, none)).unwrap();
+    assert_eq!((report.commits, report.reached_tip), (0, false));
+    assert_eq!(world.objects.keys(""), Vec::<String>::new());
+}
+
+#[test]
+fn uploads_that_can_never_be_committed_are_deleted() {
+    let (mut world, mut dice) = (World::new(), Dice(8));
+    let orphan = names::staged(0, "ab", 0);
+    block_on(world.objects.put(&orphan, bytes::Bytes::from_static(b"x"))).unwrap();
+    for n in 0..64 {
+        assert_eq!(world.objects.keys(names::STAGING).len(), 1, "entry {n} could still name it");
+        while state(&world.objects, &world.host).next <= n {
+            world.produce(&mut dice);
+            block_on(archiver(&world.objects, &world.stream, &world.host).run(Until::Commits(1), Deadline::NONE))
+                .unwrap();
+        }
+    }
+    assert_eq!(world.objects.keys(names::STAGING), Vec::<String>::new());
+}
+
+/// Archivers and compactors that race, crash, and lose answers, at every storage operation.
+fn history(seed: u64) {
+    let (mut world, mut dice) = (World::new(), Dice(seed));
+    let mut runs: Vec<Run> = Vec::new();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut shown = Default::default();
+    for _ in 0..60 {
+        match dice.roll(10) {
+            0..=2 => (0..=dice.roll(4)).for_each(|_| world.produce(&mut dice)),
+            3 => {
+                let open = world.stream.open_shards();
+                if open.len() < 4 {
+                    world.stream.split(&open[dice.roll(open.len() as u64) as usize]);
+                } else {
+                    world.stream.merge(&open[0], &open[1]);
+                }
+            }
+            4 | 5 if runs.len() < 3 => runs.push(world.archive(&mut dice, seed % 2 == 0)),
+            6 if runs.len() < 3 => {
+                let (objects, host) = (world.objects.clone(), world.host.clone());
+                runs.push(Box::pin(async move {
+                    match compact(objects, host).await {
+                        Ok(()) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }));
+            }
+            7 if !runs.is_empty() => drop(runs.swap_remove(dice.roll(runs.len() as u64) as usize)), // it crashes here
+            8 => world.host.pass(Duration::from_secs(dice.roll(60))),
+            _ => {}
+        }
+        // Everybody goes on some steps, in any order.
+        for _ in 0..dice.roll(60) {
+            if runs.is_empty() {
+                break;
+            }
+            let at = dice.roll(runs.len() as u64) as usize;
+            if runs[at].as_mut().poll(&mut context).is_ready() {
+                drop(runs.swap_remove(at));
+            }
+        }
+        let now = (world.objects.keys(names::LOG), world.objects.keys(names::EVENTS));
+        if now != shown {
+            check_listing(&world.objects, &world.host, &mut world.gone);
+            shown = now;
+        }
+    }
+    // Those that were only slow go on beside a fresh run.
+    run(&world.objects, &world.stream, &world.host);
+    runs.into_iter().for_each(block_on);
+    world.settle();
+}
+
+#[test]
+fn invariants_1_5_6_hold_whatever_races_crashes_and_gets_lost() {
+    for seed in 0..12 {
+        let outcome = std::panic::catch_unwind(|| history(seed));
+        assert!(outcome.is_ok(), "seed {seed}");
+    }
+}

@@ -1,0 +1,80 @@
+//! The compactor as a Lambda, invoked by a schedule.
+//!
+//! Its event is `{"task":"archive"}`, or anything without a `task`, such as a schedule's own event. The answer is the run's
+//! report. The definition is a file named by `RECOUNT_DEFINITION`, or the text of one in `RECOUNT_DEFINITION_TOML`. Two
+//! invocations at once are safe: a schedule delivers at least once.
+
+use std::env;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aws_config::BehaviorVersion;
+use lambda_runtime::{LambdaEvent, run, service_fn};
+use recount_compactor::archive::{ArchiveReport, Archiver, Kinesis, Until};
+use recount_compactor::bucket::Bucket;
+use recount_schemas::host::{Deadline, SharedHost, SystemHost};
+use recount_schemas::{Definition, Settings};
+use serde::Deserialize;
+
+/// Kept back from the invocation's time, for the answer and the last log lines.
+const MARGIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default, Deserialize)]
+struct Request {
+    #[serde(default)]
+    task: Task,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Task {
+    #[default]
+    Archive,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().json().with_env_filter(filter).without_time().init();
+    let archiver = archiver().await.map_err(|error| lambda_runtime::Error::from(format!("{error:#}")))?;
+    run(service_fn(|event: LambdaEvent<Request>| handle(&archiver, event))).await
+}
+
+async fn handle(
+    (archiver, host): &(Archiver, SharedHost),
+    event: LambdaEvent<Request>,
+) -> Result<ArchiveReport, lambda_runtime::Error> {
+    let ends_ms = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);
+    let left = Duration::from_millis(u64::try_from(ends_ms.saturating_sub(host.now_ms())).unwrap_or(0));
+    let deadline = Deadline::after(&**host, left.saturating_sub(MARGIN));
+    match event.payload.task {
+        Task::Archive => archiver.run(Until::Tip, deadline).await.map_err(|error| {
+            tracing::error!(%error, "archive run failed");
+            error.into()
+        }),
+    }
+}
+
+async fn archiver() -> anyhow::Result<(Archiver, SharedHost)> {
+    let settings = Settings::from_lookup(|name| env::var(name).ok());
+    let definition = Arc::new(definition(&settings)?);
+    let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
+    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(config.endpoint_url().is_some()).build();
+    let host = SystemHost::shared();
+    let bucket = Bucket::new(aws_sdk_s3::Client::from_conf(s3), settings.bucket, host.clone());
+    let stream = Kinesis::new(aws_sdk_kinesis::Client::new(&config), settings.stream);
+    Ok((Archiver::new(bucket, stream, definition, host.clone()), host))
+}
+
+fn definition(settings: &Settings) -> anyhow::Result<Definition> {
+    let (text, name) = match env::var("RECOUNT_DEFINITION_TOML") {
+        Ok(text) if !text.is_empty() => (text, "RECOUNT_DEFINITION_TOML"),
+        _ => {
+            let path = settings.definition.as_str();
+            let text = std::fs::read_to_string(path).with_context(|| format!("reading the definition {path}"))?;
+            (text, path)
+        }
+    };
+    Ok(Definition::parse(&text, name)?)
+}
