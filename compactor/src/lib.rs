@@ -6,11 +6,28 @@
 //! - [`log`]: what is in the archive, in which order it came there. The truth that every view follows.
 //! - [`rows`]: events as rows of Parquet files, written and read.
 //! - [`archive`]: a run that brings what is new in the stream into the archive.
+//!
+//! What reads it, and holds the live totals against it:
+//!
+//! - [`contributions`]: archived rows as contributions to cells, in the order of the cells.
+//! - [`recompute`]: the archive folded into monthly and yearly totals.
+//! - [`reconcile`]: what is wrong with the live totals, event by event.
+//! - [`repair`]: putting it right, by a plan.
+//! - [`explain`]: the events that make a number. [`usage`]: the live totals themselves.
+//! - [`context`]: what all these work with. [`cli`]: the command line.
 
 pub mod archive;
 pub mod bucket;
+pub mod cli;
+pub mod context;
+pub mod contributions;
+pub mod explain;
 pub mod log;
+pub mod recompute;
+pub mod reconcile;
+pub mod repair;
 pub mod rows;
+pub mod usage;
 
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,180 @@
+//! The command line of `recount`, as typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use recount_schemas::{Group, Month, Year};
+
+/// Exact totals of a DynamoDB table's changes: counted live, archived, recounted, compared and put right.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "recount",
+    version,
+    about,
+    after_help = "Exit codes: 0 clean, 1 findings, 2 could not decide, 3 bad usage.
+
+Things are found by RECOUNT_DEFINITION, RECOUNT_TOTALS_TABLE, RECOUNT_LEDGER_TABLE, RECOUNT_PROGRESS_TABLE, RECOUNT_STREAM,
+RECOUNT_BUCKET and the SDK's own variables (AWS_REGION, AWS_ENDPOINT_URL, …).
+
+Examples:
+  recount usage acme --year 2026        live totals of a group, months and year, against its quota
+  recount reconcile                     hold every total against the archive, exactly, while the pipeline runs
+  recount repair                        say what would put it right, change nothing
+  recount repair --confirm              put it right, and prove it
+  recount explain acme 2026-11          the events that make a number"
+)]
+pub struct Cli {
+    /// How to write the report.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// The definition of what is counted [default: RECOUNT_DEFINITION, else recount.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub definition: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to write a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table for people.
+    Table,
+    /// One JSON document on standard output.
+    Json,
+}
+
+/// Which cells.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct Which {
+    /// Only this group.
+    #[arg(long)]
+    pub group: Option<Group>,
+    /// Only this month, as 2026-11.
+    #[arg(long)]
+    pub month: Option<Month>,
+}
+
+/// The commands.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Live totals by month and year, against the quota.
+    #[command(after_help = "Example: recount usage acme --year 2026 --format json")]
+    Usage {
+        /// The group; all groups where absent.
+        group: Option<Group>,
+        /// Only this year, as 2026.
+        #[arg(long)]
+        year: Option<Year>,
+    },
+    /// Archive the stream to its tip.
+    #[command(after_help = "Runs the same code as the scheduled compactor; both may run at once.")]
+    Archive,
+    /// Fold the archive into monthly and yearly totals, and write them as totals/*.parquet.
+    Recompute,
+    /// Hold the live totals against the archive.
+    #[command(after_help = "Exact while events flow; archives to the tip first.
+Finding kinds: missing doubled damaged unbacked conflicting wrong_cell quarantined too_old lost.
+
+Example: recount reconcile --month 2026-11 --format json")]
+    Reconcile {
+        /// Which cells.
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Say what would put the totals right; with --confirm, do it.
+    #[command(after_help = "Examples:
+  recount repair                             make a plan, keep it under plans/ and show it; change nothing
+  recount repair --plan HASH                 show a kept plan
+  recount repair --plan HASH --confirm       apply just that plan; a second time changes nothing
+  recount repair --confirm                   plan, apply, reconcile, until nothing is left to repair")]
+    Repair {
+        /// Which cells.
+        #[command(flatten)]
+        which: Which,
+        /// A plan: its name in the bucket, or a file.
+        #[arg(long, value_name = "HASH|FILE")]
+        plan: Option<String>,
+        /// Apply it.
+        #[arg(long)]
+        confirm: bool,
+    },
+    /// The events that make a group's number of a month.
+    #[command(after_help = "Example: recount explain acme 2026-11 --format json")]
+    Explain {
+        /// The group.
+        group: Group,
+        /// The month, as 2026-11.
+        month: Month,
+        /// The most events in a table; JSON has all.
+        #[arg(long, default_value_t = 1_000)]
+        limit: usize,
+    },
+    /// The exact list of the archive's live files, one per line.
+    #[command(after_help = "While a month is being compacted a glob sees events twice; this list never does.")]
+    Files {
+        /// Only this month, as 2026-11.
+        #[arg(long)]
+        month: Option<Month>,
+    },
+}
+
+/// Whether a plan is named by its hash, or a file's path.
+pub fn plan_source(plan: &str) -> PlanSource {
+    let is_hash = plan.len() == 64 && plan.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hash { PlanSource::Bucket(plan.to_owned()) } else { PlanSource::File(PathBuf::from(plan)) }
+}
+
+/// Where a plan is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlanSource {
+    /// In the bucket, under this name.
+    Bucket(String),
+    /// In a file.
+    File(PathBuf),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_typed_is_understood() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let group: Group = "acme".parse().unwrap();
+        assert_eq!(
+            parse("recount usage acme --year 2026 --format json").unwrap(),
+            Command::Usage { group: Some(group.clone()), year: Year::new(2026) }
+        );
+        assert_eq!(
+            parse("recount repair --month 2026-11 --confirm").unwrap(),
+            Command::Repair { which: Which { group: None, month: Month::new(2026, 11) }, plan: None, confirm: true }
+        );
+        assert_eq!(
+            parse("recount explain acme 2026-11").unwrap(),
+            Command::Explain { group, month: Month::new(2026, 11).unwrap(), limit: 1_000 }
+        );
+        for wrong in [
+            "recount",
+            "recount explain acme",
+            "recount explain acme 2026-13",
+            "recount usage --year x",
+            "recount mend",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_a_hash_or_a_file() {
+        let hash = "0123456789abcdef".repeat(4);
+        assert_eq!(plan_source(&hash), PlanSource::Bucket(hash));
+        assert_eq!(plan_source("plan.json"), PlanSource::File("plan.json".into()));
+    }
+}

@@ -1,0 +1,251 @@
+//! Each command: a library function, its report, its exit code.
+
+use std::io::Write;
+
+use recount_schemas::Month;
+use serde::Serialize;
+
+use super::args::{Command, Format, PlanSource, Which, plan_source};
+use super::tables;
+use crate::bucket::BucketError;
+use crate::context::{Context, ContextError};
+use crate::contributions::Scope;
+use crate::explain::{Event, explain};
+use crate::recompute::{RecomputeError, recompute};
+use crate::reconcile::{ReconcileError, Verdict, reconcile};
+use crate::repair::plan::{Plan, PlanError};
+use crate::repair::{RepairError, fetch, repair, repair_by};
+use crate::usage::{UsageError, usage};
+
+/// How a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Nothing is wrong.
+    Clean,
+    /// Something is.
+    Findings,
+    /// It cannot be said.
+    Undecided,
+    /// It was not asked well.
+    Usage,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Findings => 1,
+            Self::Undecided => 2,
+            Self::Usage => 3,
+        }
+    }
+}
+
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Clean => Self::Clean,
+            Verdict::Findings => Self::Findings,
+            Verdict::Undecided => Self::Undecided,
+        }
+    }
+}
+
+/// A command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The definition, AWS, or the archive's log.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The live totals.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// Recompute.
+    #[error(transparent)]
+    Recompute(#[from] RecomputeError),
+    /// Reconcile or explain.
+    #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
+    /// Repair.
+    #[error(transparent)]
+    Repair(#[from] RepairError),
+    /// A plan in a file.
+    #[error("plan {path}: {source}")]
+    PlanFile {
+        /// The file.
+        path: String,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// The bucket.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// The report could not be written.
+    #[error("the report could not be written: {0}")]
+    Output(#[from] std::io::Error),
+    /// The report could not be laid out.
+    #[error("the report could not be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl CommandError {
+    /// The exit code: bad usage where the command line or the definition is wrong, else undecided.
+    pub fn exit(&self) -> Exit {
+        let of_context = |error: &ContextError| match error {
+            ContextError::Unreadable { .. } | ContextError::Definition(_) | ContextError::OtherDefinition { .. } => {
+                Exit::Usage
+            }
+            _ => Exit::Undecided,
+        };
+        match self {
+            Self::Context(error)
+            | Self::Reconcile(ReconcileError::Context(error))
+            | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => of_context(error),
+            Self::PlanFile { .. } | Self::Repair(RepairError::Plan(_)) => Exit::Usage,
+            _ => Exit::Undecided,
+        }
+    }
+}
+
+/// Runs a command and writes its report to `out`.
+pub async fn run(
+    context: &Context,
+    command: Command,
+    format: Format,
+    out: &mut (dyn Write + Send),
+    says: &(dyn Fn(&str) + Sync),
+) -> Result<Exit, CommandError> {
+    let definition = &context.definition;
+    match command {
+        Command::Usage { group, year } => {
+            context.check_definition().await?;
+            let report = usage(&context.totals, group.as_ref(), year).await?;
+            write(out, format, &report, |report| tables::usage(report, definition))?;
+            Ok(Exit::Clean)
+        }
+        Command::Archive => {
+            says("archiving to the tip of the stream");
+            let report = context.archive().await?;
+            write(out, format, &report, tables::archive)?;
+            Ok(if report.reached_tip { Exit::Clean } else { Exit::Undecided })
+        }
+        Command::Recompute => {
+            let state = context.log().await?;
+            let report = recompute(&context.bucket, definition, &state, says).await?;
+            write(out, format, &report, |report| tables::recomputation(report, definition))?;
+            Ok(if report.is_clean() { Exit::Clean } else { Exit::Findings })
+        }
+        Command::Reconcile { which } => {
+            let report = reconcile(context, &scope(which), says).await?.report;
+            write(out, format, &report, tables::reconciliation)?;
+            Ok(report.verdict.into())
+        }
+        Command::Repair { which, plan, confirm } => {
+            let report = match plan {
+                None => repair(context, &scope(which), confirm, says).await?,
+                Some(plan) => {
+                    let plan = read_plan(context, &plan).await?;
+                    repair_by(context, plan, &scope(which), confirm, says).await?
+                }
+            };
+            write(out, format, &report, tables::repair)?;
+            Ok(match (&report.reconciled, report.plans.is_empty()) {
+                (Some(reconciled), _) => reconciled.verdict.into(),
+                (None, true) => Exit::Clean,
+                (None, false) => Exit::Findings,
+            })
+        }
+        Command::Explain { group, month, limit } => match format {
+            Format::Table => {
+                let mut events: Vec<Event> = Vec::new();
+                let keep = |event| {
+                    if events.len() < limit {
+                        events.push(event);
+                    }
+                    Ok(())
+                };
+                let summary = explain(context, &group, month, keep).await?;
+                out.write_all(tables::explanation(&summary, &events).as_bytes())?;
+                Ok(Exit::Clean)
+            }
+            Format::Json => {
+                write!(out, "{{\"group\":{},\"month\":{},\"events\":[", json(&group)?, json(&month)?)?;
+                let mut first = true;
+                let each = |event: Event| {
+                    let comma = if std::mem::take(&mut first) { "" } else { "," };
+                    let text = serde_json::to_string(&event).map_err(std::io::Error::other)?;
+                    Ok(write!(out, "{comma}\n{text}")?)
+                };
+                let summary = explain(context, &group, month, each).await?;
+                let (number, archived) = (json(&summary.number)?, summary.archived);
+                let (counted, unarchived) = (summary.counted, summary.unarchived);
+                writeln!(
+                    out,
+                    "],\n\"number\":{number},\"archived\":{archived},\"counted\":{counted},\"unarchived\":{unarchived}}}"
+                )?;
+                Ok(Exit::Clean)
+            }
+        },
+        Command::Files { month } => files(context, month, format, out).await,
+    }
+}
+
+async fn files(
+    context: &Context,
+    month: Option<Month>,
+    format: Format,
+    out: &mut (dyn Write + Send),
+) -> Result<Exit, CommandError> {
+    let state = context.log().await?;
+    let live = state.live().filter(|live| month.is_none_or(|month| month == live.file.month));
+    let names: Vec<String> = live.map(|live| format!("s3://{}/{}", context.bucket.name(), live.file.target)).collect();
+    #[derive(Serialize)]
+    struct Files {
+        files: Vec<String>,
+    }
+    write(out, format, &Files { files: names }, |report| {
+        report.files.iter().map(|name| format!("{name}\n")).collect()
+    })?;
+    Ok(Exit::Clean)
+}
+
+fn scope(which: Which) -> Scope {
+    Scope { group: which.group, month: which.month, cells: None }
+}
+
+async fn read_plan(context: &Context, plan: &str) -> Result<Plan, CommandError> {
+    match plan_source(plan) {
+        PlanSource::Bucket(hash) => Ok(fetch(context, &hash).await?),
+        PlanSource::File(path) => {
+            let unreadable = |source| CommandError::PlanFile { path: plan.to_owned(), source };
+            let length = std::fs::metadata(&path).map_err(unreadable)?.len();
+            if length > crate::repair::plan::MAX_BYTES {
+                return Err(unreadable(std::io::Error::other("it is too large for a plan")));
+            }
+            let bytes = std::fs::read(&path).map_err(unreadable)?;
+            let read = Plan::read(plan, &bytes, &context.definition);
+            Ok(read.map_err(|error: PlanError| RepairError::from(error))?)
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
+    serde_json::to_string(value)
+}
+
+fn write<T: Serialize>(
+    out: &mut (dyn Write + Send),
+    format: Format,
+    report: &T,
+    table: impl FnOnce(&T) -> String,
+) -> Result<(), CommandError> {
+    match format {
+        Format::Json => {
+            serde_json::to_writer(&mut *out, report)?;
+            writeln!(out)?;
+        }
+        Format::Table => out.write_all(table(report).as_bytes())?,
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! The command line: what is typed, to a library function, to a report and an exit code.
+//!
+//! - [`args`]: the command line as typed.
+//! - [`commands`]: each command as a function that returns its report and verdict; the demo and the tests call these.
+//! - [`tables`]: reports as tables. [`escape`]: text from outside on its way to a terminal.
+//! - [`progress`]: what is being done, on a terminal only.
+//!
+//! Exit codes: 0 clean, 1 findings, 2 could not decide, 3 bad usage.
+
+pub mod args;
+pub mod commands;
+pub mod escape;
+pub mod progress;
+pub mod tables;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+
+use aws_config::BehaviorVersion;
+use clap::Parser;
+use recount_schemas::Settings;
+use recount_schemas::host::SystemHost;
+
+use crate::context::{Context, read_definition};
+use args::{Cli, Format};
+use commands::{CommandError, Exit};
+use progress::Progress;
+
+/// Runs the command line with the machine's clock and environment. Returns the exit code.
+pub async fn main(line: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(line) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked_for = !error.use_stderr();
+            // Where the terminal is gone there is nobody to tell.
+            let _ = error.print();
+            return if asked_for { Exit::Clean.code() } else { Exit::Usage.code() };
+        }
+    };
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .try_init();
+    match run(cli).await {
+        Ok(exit) => exit.code(),
+        Err(error) => {
+            let message = escape::shown_message(&format!("{error}"));
+            let _ = writeln!(std::io::stderr(), "error: {message}");
+            error.exit().code()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<Exit, CommandError> {
+    let mut settings = Settings::from_lookup(|name| std::env::var(name).ok());
+    if let Some(definition) = cli.definition {
+        settings.definition = definition;
+    }
+    let definition = read_definition(&settings.definition)?;
+    let sdk = aws_config::defaults(BehaviorVersion::latest()).load().await;
+    let context = Context::new(&sdk, settings, definition, SystemHost::shared());
+    let progress = Progress::new(cli.format == Format::Table);
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let exit = commands::run(&context, cli.command, cli.format, &mut out, &|step| progress.step(step)).await;
+    progress.finish();
+    exit.and_then(|exit| match out.flush() {
+        // A reader such as `head` that has seen enough is no failure of ours.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(exit),
+    })
+}

@@ -1,0 +1,303 @@
+//! Reports as tables for people. What comes from outside goes through [`shown`](super::escape::shown).
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, Table, presets};
+use recount_schemas::{Amount, Definition, Delta};
+
+use super::escape::shown;
+use crate::archive::ArchiveReport;
+use crate::explain::{Event, Summary};
+use crate::recompute::Report as Recomputation;
+use crate::reconcile::{Finding, Report as Reconciliation, Verdict, finding};
+use crate::repair::Report as Repair;
+use crate::repair::apply::Step;
+use crate::usage::Usage;
+
+/// Event IDs that a table names per finding. JSON has more.
+const NAMED: usize = 5;
+/// Cells of a plan that a table shows.
+const CELLS: usize = 200;
+
+/// A table with a header; the columns from `right` on are numbers.
+fn table(header: &[String], right: usize) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    for (i, column) in table.column_iter_mut().enumerate() {
+        if i >= right {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// The table without spaces at the ends of its lines.
+fn drawn(table: &Table) -> String {
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+fn header(names: &[&str], measures: &[String]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).chain(measures.iter().map(|measure| shown(measure))).collect()
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut text = String::new();
+    if n < 0 {
+        text.push('-');
+    }
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn measures(definition: &Definition) -> Vec<String> {
+    definition.measures.iter().map(|measure| measure.attribute.clone()).collect()
+}
+
+fn sums(measures: &[String], sums: &BTreeMap<String, Amount>) -> Vec<String> {
+    measures.iter().map(|measure| sums.get(measure).copied().unwrap_or_default().to_string()).collect()
+}
+
+/// Live or recounted totals.
+pub fn usage(usage: &Usage, definition: &Definition) -> String {
+    let measures = measures(definition);
+    let mut months = table(&header(&["group", "month", "events", "quota", "used"], &measures), 2);
+    for line in &usage.months {
+        let quota =
+            line.quota.map_or_else(|| "-".to_owned(), |quota| grouped(i64::try_from(quota).unwrap_or(i64::MAX)));
+        let used = match line.quota {
+            Some(quota) if quota > 0 => format!("{:.1} %", line.events as f64 * 100.0 / quota as f64),
+            Some(_) => "over".to_owned(),
+            None => "-".to_owned(),
+        };
+        let mut row = vec![shown(line.group.as_str()), line.month.to_string(), grouped(line.events), quota, used];
+        row.extend(sums(&measures, &line.sums));
+        months.add_row(row);
+    }
+    let mut years = table(&header(&["group", "year", "events"], &measures), 2);
+    for line in &usage.years {
+        let mut row = vec![shown(line.group.as_str()), line.year.to_string(), grouped(line.events)];
+        row.extend(sums(&measures, &line.sums));
+        years.add_row(row);
+    }
+    format!("{}\n\n{}\n", drawn(&months), drawn(&years))
+}
+
+/// What a reconcile says.
+pub fn reconciliation(report: &Reconciliation) -> String {
+    let mut text = String::new();
+    if !report.findings.is_empty() {
+        let names = ["finding", "group", "month", "lane", "expected", "actual", "events concerned"];
+        let mut table = table(&header(&names, &[]), 4);
+        if let Some(last) = table.column_mut(6) {
+            last.set_cell_alignment(CellAlignment::Left);
+        }
+        for finding in &report.findings {
+            table.add_row(finding_row(finding));
+        }
+        let _ = writeln!(text, "{}\n", drawn(&table)); // writing to a string cannot fail
+    }
+    if report.more_cells > 0 {
+        let _ = writeln!(text, "{} more cells with findings are not listed", report.more_cells);
+    }
+    let what = match report.verdict {
+        Verdict::Clean => "clean: every total equals its archived events".to_owned(),
+        Verdict::Findings => {
+            let cells: std::collections::BTreeSet<_> = report.findings.iter().filter_map(Finding::cell).collect();
+            format!("{} in {}", plural(report.findings.len() as u64, "finding"), plural(cells.len() as u64, "cell"))
+        }
+        Verdict::Undecided => {
+            format!("undecided: {}", shown(report.undecided_because.as_deref().unwrap_or("the archive is behind")))
+        }
+    };
+    let cells = plural(report.cells, "cell");
+    let events = plural(report.events, "archived event");
+    let _ =
+        writeln!(text, "{what} ({cells}, {events} compared; {} in quarantine)", plural(report.quarantined, "record"));
+    text
+}
+
+fn plural(n: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(i64::try_from(n).unwrap_or(i64::MAX)), if n == 1 { "" } else { "s" })
+}
+
+fn finding_row(finding: &Finding) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let number = |events: i64, sums: &BTreeMap<String, Amount>| {
+        let sums = sums.iter().map(|(name, sum)| format!("\n{} {sum}", shown(name)));
+        std::iter::once(grouped(events)).chain(sums).collect::<String>()
+    };
+    let (expected, actual) = match finding.cell() {
+        Some(_) => (number(finding.expected, &finding.expected_sums), number(finding.actual, &finding.actual_sums)),
+        None => ("-".to_owned(), "-".to_owned()),
+    };
+    let mut events = match finding.count {
+        0 => shown(&finding.detail),
+        n => format!("{}: {}", plural(n, "event"), shown(&finding.detail)),
+    };
+    for event in finding.events.iter().take(NAMED) {
+        let place = event.origin.as_ref().map(|origin| {
+            format!(" in {} at {}", shown(origin.shard_id.as_str()), shown(origin.sequence_number.as_str()))
+        });
+        let _ = write!(events, "\n{}{}", shown(&event.id()), place.unwrap_or_default());
+    }
+    if finding.count > NAMED as u64 {
+        let _ = write!(
+            events,
+            "\n… and {} more (--format json names {})",
+            finding.count - NAMED as u64,
+            finding::MAX_NAMED
+        );
+    }
+    vec![
+        finding.kind.as_str().to_owned(),
+        or_dash(finding.group.as_ref().map(|group| shown(group.as_str()))),
+        or_dash(finding.month.map(|month| month.to_string())),
+        or_dash(finding.lane.map(|lane| lane.to_string())),
+        expected,
+        actual,
+        events,
+    ]
+}
+
+/// What a recompute found.
+pub fn recomputation(report: &Recomputation, definition: &Definition) -> String {
+    let mut text = usage(&report.totals, definition);
+    let _ = writeln!(
+        text,
+        "\n{} from {} at log entry {}; no event key stood twice: {}; same change under two event IDs: {}",
+        plural(report.rows, "row"),
+        plural(report.files, "file"),
+        report.entries.saturating_sub(1),
+        if report.repeated == 0 { "yes".to_owned() } else { format!("no, {} did", report.repeated) },
+        plural(report.same_change_pairs, "pair"),
+    );
+    for repeated in report.repeated_events.iter().take(NAMED) {
+        let _ = writeln!(text, "  {} again in {}", repeated.event_key, shown(&repeated.file));
+    }
+    let _ = writeln!(text, "wrote {}", report.written.join(", "));
+    text
+}
+
+fn delta(delta: &Delta) -> String {
+    crate::reconcile::diff::in_words(delta)
+}
+
+/// What a repair did, or would do.
+pub fn repair(report: &Repair) -> String {
+    let mut text = String::new();
+    for named in &report.plans {
+        let names = ["group", "month", "lane", "add to the number", "count", "void", "item"];
+        let mut table = table(&header(&names, &[]), 7);
+        for cell in named.plan.cells.iter().take(CELLS) {
+            table.add_row(vec![
+                shown(cell.cell.group.as_str()),
+                cell.cell.month.to_string(),
+                cell.cell.lane.to_string(),
+                delta(&cell.add),
+                plural(cell.missing.len() as u64, "missing event"),
+                plural(cell.void.len() as u64, "key"),
+                cell.raise.as_ref().map_or_else(|| "as it is".to_owned(), |raise| format!("epoch {}", raise.to.epoch)),
+            ]);
+        }
+        let cells = plural(named.plan.cells.len() as u64, "cell");
+        let _ = writeln!(text, "plan {} ({cells})\n{}", named.hash, drawn(&table));
+        if named.plan.cells.len() > CELLS {
+            let _ = writeln!(text, "… and {} more cells (--format json has all)", named.plan.cells.len() - CELLS);
+        }
+        text.push('\n');
+    }
+    if report.confirmed {
+        let count = |step: Step| report.applied.iter().filter(|cell| cell.number == step).count() as u64;
+        let counted: u64 = report.applied.iter().map(|cell| cell.counted).sum();
+        let _ = writeln!(
+            text,
+            "applied to {}; done before: {}; refused: {}; {} counted",
+            plural(count(Step::Done), "cell"),
+            count(Step::DoneBefore),
+            count(Step::Refused),
+            plural(counted, "missing event")
+        );
+        for cell in report.refused() {
+            let (group, month, lane) = (shown(cell.group.as_str()), cell.month, cell.lane);
+            let _ = writeln!(text, "  {group} {month} lane {lane} changed since the plan was made: make a new plan");
+        }
+        text.push_str("reconcile after it: ");
+    }
+    if let Some(reconciled) = &report.reconciled {
+        text.push_str(&reconciliation(reconciled));
+    }
+    if !report.confirmed && !report.plans.is_empty() {
+        text.push_str("nothing was changed; apply it with --plan HASH --confirm, or make and apply with --confirm\n");
+    } else if report.plans.is_empty() {
+        text.push_str("nothing to repair\n");
+    }
+    text
+}
+
+/// The events that make a number.
+pub fn explanation(summary: &Summary, events: &[Event]) -> String {
+    let names = ["created", "occurred", "event", "counted", "why", "shard", "sequence number"];
+    let mut table = table(&header(&names, &[]), 7);
+    for event in events {
+        table.add_row(vec![
+            shown(&event.created_at),
+            shown(&event.occurred_at),
+            shown(&event.event_id),
+            if event.counted { "yes" } else { "no" }.to_owned(),
+            shown(&event.why),
+            shown(event.shard_id.as_str()),
+            shown(event.sequence_number.as_str()),
+        ]);
+    }
+    let mut text = format!("{}\n", drawn(&table));
+    let more = summary.archived.saturating_sub(events.len() as u64);
+    if more > 0 {
+        let _ = writeln!(text, "… and {} more (--limit, or --format json)", plural(more, "event"));
+    }
+    let _ = writeln!(
+        text,
+        "{} {}: the number is {}; {} archived, {} of them in the number; {} of the ledger not archived",
+        shown(summary.group.as_str()),
+        summary.month,
+        delta(&summary.number),
+        plural(summary.archived, "event"),
+        summary.counted,
+        plural(summary.unarchived, "key"),
+    );
+    text
+}
+
+/// What an archive run did.
+pub fn archive(report: &ArchiveReport) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{}: {} in {}; duplicates {}, conflicts {}, quarantined {}, ranges with losses {}",
+        plural(report.commits, "commit"),
+        plural(report.rows, "row"),
+        plural(report.files, "file"),
+        report.duplicates,
+        report.conflicts,
+        report.quarantined,
+        report.lost.len(),
+    );
+    let _ = writeln!(
+        text,
+        "{}",
+        if report.reached_tip { "reached the tip of the stream" } else { "the tip of the stream was not reached" }
+    );
+    text
+}
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;

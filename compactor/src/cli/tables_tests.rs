@@ -1,0 +1,128 @@
+use super::*;
+use crate::reconcile::finding::{Finding, Kind, Named, NamedEvent, Origin};
+use recount_schemas::{Cell, EventKey};
+
+fn event(n: i64, origin: bool) -> NamedEvent {
+    let origin = origin.then(|| Origin {
+        event_id: format!("f89436e0-{n}\u{1b}[2J"),
+        shard_id: "shardId-000000000001".parse().unwrap(),
+        sequence_number: "49654567890123456789012345678901234567890123456789012345".parse().unwrap(),
+        file: "events/month=2026-11/000000000000/000000000003-0.parquet".to_owned(),
+    });
+    NamedEvent { event_key: EventKey::new(1_790_000_000_000 + n, b"x").unwrap(), origin, delta: None }
+}
+
+fn report() -> Reconciliation {
+    let cell = Cell { group: "acme\u{202e}\n".parse().unwrap(), month: "2026-11".parse().unwrap(), lane: 0 };
+    let named = |events: Vec<NamedEvent>| Named { count: events.len() as u64, events };
+    let mut missing = Finding::about(Kind::Missing, &cell, named(vec![event(1, true)]), Kind::Missing.meaning());
+    (missing.expected, missing.actual) = (1_234_567, 1_234_566);
+    missing.expected_sums.insert("bytes".to_owned(), "12.5".parse().unwrap());
+    missing.actual_sums.insert("bytes".to_owned(), "11".parse().unwrap());
+    let mut unbacked = Finding::about(Kind::Unbacked, &cell, named(vec![event(2, false)]), Kind::Unbacked.meaning());
+    (unbacked.expected, unbacked.actual) = (5, 6);
+    Reconciliation {
+        verdict: Verdict::Findings,
+        undecided_because: None,
+        cells: 12,
+        events: 1_234_567,
+        quarantined: 1,
+        findings: vec![missing, unbacked],
+        more_cells: 0,
+    }
+}
+
+#[test]
+fn a_reconciliation_for_people() {
+    insta::assert_snapshot!(reconciliation(&report()), @r###"
+    ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     finding    group            month     lane     expected      actual   events concerned
+    ═══════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════
+     missing    acme\u{202e}\n   2026-11   0       1,234,567   1,234,566   1 event: archived and passed by the consumer, but not counted
+                                                  bytes 12.5    bytes 11   f89436e0-1\u{1b}[2J in shardId-000000000001 at 49654567890123456789012345678901234567890123456789012345
+    ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     unbacked   acme\u{202e}\n   2026-11   0               5           6   1 event: counted, but no archived event has this key
+                                                                           01a0c4506c023ae7d805f6789a6402ac
+    ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    2 findings in 1 cell (12 cells, 1,234,567 archived events compared; 1 record in quarantine)
+    "###);
+    let clean = Reconciliation { verdict: Verdict::Clean, findings: vec![], ..report() };
+    insta::assert_snapshot!(reconciliation(&clean), @r###"clean: every total equals its archived events (12 cells, 1,234,567 archived events compared; 1 record in quarantine)"###);
+}
+
+#[test]
+fn a_reconciliation_for_programs() {
+    let text = serde_json::to_string_pretty(&report()).unwrap().replace('\u{202e}', "<RLO>");
+    insta::assert_snapshot!(text, @r###"
+    {
+      "verdict": "findings",
+      "cells": 12,
+      "events": 1234567,
+      "quarantined": 1,
+      "findings": [
+        {
+          "kind": "missing",
+          "group": "acme<RLO>\n",
+          "month": "2026-11",
+          "lane": 0,
+          "expected": 1234567,
+          "actual": 1234566,
+          "expected_sums": {
+            "bytes": "12.5"
+          },
+          "actual_sums": {
+            "bytes": "11"
+          },
+          "count": 1,
+          "event_ids": [
+            "f89436e0-1\u001b[2J"
+          ],
+          "events": [
+            {
+              "event_key": "01a0c4506c013ae7d805f6789a6402ac",
+              "event_id": "f89436e0-1\u001b[2J",
+              "shard_id": "shardId-000000000001",
+              "sequence_number": "49654567890123456789012345678901234567890123456789012345",
+              "file": "events/month=2026-11/000000000000/000000000003-0.parquet",
+              "delta": null
+            }
+          ],
+          "detail": "archived and passed by the consumer, but not counted"
+        },
+        {
+          "kind": "unbacked",
+          "group": "acme<RLO>\n",
+          "month": "2026-11",
+          "lane": 0,
+          "expected": 5,
+          "actual": 6,
+          "count": 1,
+          "event_ids": [
+            "01a0c4506c023ae7d805f6789a6402ac"
+          ],
+          "events": [
+            {
+              "event_key": "01a0c4506c023ae7d805f6789a6402ac",
+              "delta": null
+            }
+          ],
+          "detail": "counted, but no archived event has this key"
+        }
+      ]
+    }
+    "###);
+}
+
+#[test]
+fn no_table_controls_a_terminal() {
+    let text = reconciliation(&report());
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    assert!(!text.contains('\u{202e}'));
+}
+
+#[test]
+fn numbers_are_grouped() {
+    let shown: Vec<String> = [0, 7, -999, 1_000, -1_234_567, i64::MIN].into_iter().map(grouped).collect();
+    assert_eq!(shown, ["0", "7", "-999", "1,000", "-1,234,567", "-9,223,372,036,854,775,808"]);
+}

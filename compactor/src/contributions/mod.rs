@@ -1,0 +1,132 @@
+//! The archive's rows as contributions to cells, in the order (month, group, event key).
+//!
+//! - [`columns`]: the columns of a batch of rows, typed; what one row adds to which cells.
+//! - [`locate`]: finding single keys, whatever cell they belong to.
+//! - [`merge`]: the sorted files of one month as one sorted stream of rows.
+//! - [`reader`]: contributions in order, merged where the files' order is the cells' order, sorted outside memory where not.
+//! - [`spill`]: the external sort.
+//! - [`order`]: keys of bytes that sort as (month, group, …) do.
+
+pub mod columns;
+pub mod locate;
+pub mod merge;
+pub mod order;
+pub mod reader;
+pub mod spill;
+
+use std::sync::Arc;
+
+use recount_schemas::{Cell, Delta, EventKey, Month};
+
+use crate::bucket::BucketError;
+use crate::log::AddedFile;
+use crate::reconcile::finding::Origin;
+
+/// The archive could not be read as contributions.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The bucket failed.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// The rows could not be read.
+    #[error(transparent)]
+    Rows(#[from] crate::rows::RowsError),
+    /// A file does not have the columns that it should have.
+    #[error(
+        "{file}: column {column:?} is missing or of another type; run `recount archive` of the version that wrote it"
+    )]
+    Column {
+        /// The file.
+        file: String,
+        /// The column.
+        column: String,
+    },
+    /// A row holds something that no archived row can hold.
+    #[error("{file}, row of event {event_key}: {why}")]
+    Row {
+        /// The file.
+        file: String,
+        /// The event's key.
+        event_key: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The rows of a file are not in the order (group, event key), or one stands twice.
+    #[error("{file}: its rows are not in strict order of group and event key at {event_key}; the archive is damaged")]
+    Unsorted {
+        /// The file.
+        file: String,
+        /// The event key at which it shows.
+        event_key: String,
+    },
+    /// The rows were made under another definition.
+    #[error("{file} was made under definition {found}, not under this one ({wanted}); other totals need a rebuild")]
+    Definition {
+        /// The file.
+        file: String,
+        /// Its definition's hash.
+        found: String,
+        /// The hash of the definition in use.
+        wanted: String,
+    },
+    /// The temporary file failed.
+    #[error("sorting in the temporary directory failed: {0}")]
+    Spill(#[from] std::io::Error),
+}
+
+/// One archived event's contribution to one cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contribution {
+    /// The cell.
+    pub cell: Cell,
+    /// The event's key.
+    pub key: EventKey,
+    /// What it adds.
+    pub delta: Delta,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// Which cells are looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scope {
+    /// Only this group.
+    pub group: Option<recount_schemas::Group>,
+    /// Only this month.
+    pub month: Option<Month>,
+    /// Only these cells.
+    pub cells: Option<Arc<std::collections::BTreeSet<Cell>>>,
+}
+
+impl Scope {
+    /// Every cell.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Whether it has the cell.
+    pub fn has(&self, cell: &Cell) -> bool {
+        self.group.as_ref().is_none_or(|group| *group == cell.group)
+            && self.month.is_none_or(|month| month == cell.month)
+            && self.cells.as_ref().is_none_or(|cells| cells.contains(cell))
+    }
+
+    /// Whether a cell of that month may be in it.
+    pub fn has_month(&self, month: Month) -> bool {
+        self.month.is_none_or(|only| only == month)
+            && self.cells.as_ref().is_none_or(|cells| cells.iter().any(|cell| cell.month == month))
+    }
+
+    /// Whether a file of rows sorted by group may have rows of its cells, where a row's own group and month are those of
+    /// the cell (`count = "inserts"`).
+    pub fn may_be_in(&self, file: &AddedFile) -> bool {
+        let (Some(first), Some(last)) = (&file.first_group, &file.last_group) else { return false };
+        let within = |group: &str| first.as_str() <= group && group <= last.as_str();
+        self.has_month(file.month)
+            && self.group.as_ref().is_none_or(|group| within(group.as_str()))
+            && self
+                .cells
+                .as_ref()
+                .is_none_or(|cells| cells.iter().any(|cell| cell.month == file.month && within(cell.group.as_str())))
+    }
+}

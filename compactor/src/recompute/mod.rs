@@ -1,0 +1,172 @@
+//! Folding the archive into monthly and yearly totals, from nothing but the archive.
+//!
+//! - [`fold`]: rows in order to totals, with the proofs made on the way. Pure.
+//! - [`write`]: totals as `totals/monthly.parquet` and `totals/yearly.parquet`, for Athena.
+//!
+//! A year is the sum of its months: under `count = "inserts"` an event has one month, under `net` each of its
+//! contributions has.
+
+pub mod fold;
+pub mod write;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use recount_schemas::{Definition, Month};
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::{BucketError, Objects};
+use crate::contributions::ReadError;
+use crate::contributions::columns::{Needs, Rows};
+use crate::contributions::merge::Merged;
+use crate::contributions::reader::{MAX_MERGED, live_files, open};
+use crate::contributions::spill::Sorter;
+use crate::log::{AddedFile, State};
+use crate::usage::{Usage, UsageError};
+
+pub use fold::{Fold, FoldRow, Repeated};
+
+/// What a recompute did and found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The totals.
+    #[serde(flatten)]
+    pub totals: Usage,
+    /// The number of log entries that they are made from.
+    pub entries: u64,
+    /// The files read.
+    pub files: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// How many rows have an event key that stood before in the same group and month; they are not counted.
+    pub repeated: u64,
+    /// The first of them.
+    pub repeated_events: Vec<Repeated>,
+    /// How many pairs have the same change under different event IDs. Duplicates that the source wrote under two IDs
+    /// would show here, and so do two equal changes in one microsecond.
+    pub same_change_pairs: u64,
+    /// The objects written.
+    pub written: Vec<String>,
+}
+
+impl Report {
+    /// Whether the archive is as it must be.
+    pub fn is_clean(&self) -> bool {
+        self.repeated == 0
+    }
+}
+
+/// A recompute failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecomputeError {
+    /// The archive could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A sum is out of range.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// The totals could not be laid out.
+    #[error(transparent)]
+    Write(#[from] write::WriteError),
+    /// The totals could not be stored.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+}
+
+impl From<std::io::Error> for RecomputeError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// Folds the live files of the log and writes the totals, each table by one PUT.
+pub async fn recompute<O: Objects>(
+    objects: &O,
+    definition: &Arc<Definition>,
+    state: &State,
+    says: &(dyn Fn(&str) + Sync),
+) -> Result<Report, RecomputeError> {
+    let mut fold = Fold::new(definition.measures.len());
+    let (mut files, mut rows) = (0, 0);
+    for (month, of_month) in live_files(state, definition)? {
+        says(&format!("folding {month}"));
+        files += of_month.len() as u64;
+        rows += of_month.iter().map(|file| file.rows).sum::<u64>();
+        fold_month(objects, definition, month, &of_month, &mut fold).await?;
+    }
+    let folded = fold.finish()?;
+    says("writing the totals");
+    let mut written = Vec::new();
+    for (key, bytes) in [
+        (write::MONTHLY, write::monthly(definition, &folded.totals)?),
+        (write::YEARLY, write::yearly(definition, &folded.totals)?),
+    ] {
+        objects.put(key, Bytes::from(bytes)).await?;
+        written.push(key.to_owned());
+    }
+    Ok(Report {
+        totals: folded.totals.lines(definition)?,
+        entries: state.next,
+        files,
+        rows,
+        repeated: folded.repeated,
+        repeated_events: folded.repeated_events,
+        same_change_pairs: folded.same_change_pairs,
+        written,
+    })
+}
+
+/// Folds one month: its files merged, or, where there are many, sorted outside memory.
+async fn fold_month<O: Objects>(
+    objects: &O,
+    definition: &Arc<Definition>,
+    month: Month,
+    files: &[AddedFile],
+    fold: &mut Fold,
+) -> Result<(), RecomputeError> {
+    let columns = Needs { origin: false, content: true, times: false }.columns(definition);
+    fold.begin(month);
+    if files.len() <= MAX_MERGED {
+        let sources = files.iter().map(|file| (Arc::from(file.target.as_str()), open(objects, file, &columns)));
+        let mut merged = Merged::new(Arc::clone(definition), month, sources.collect());
+        while let Some(row) = merged.next().await? {
+            fold.row(&FoldRow {
+                group: row.group.as_deref(),
+                key: row.key,
+                content: row.rows.content(row.index),
+                file: &row.rows.file,
+                contributions: &row.rows.contributions(row.index, definition)?,
+            })?;
+        }
+        return Ok(());
+    }
+    let mut sorter = Sorter::new();
+    for file in files {
+        let target: Arc<str> = Arc::from(file.target.as_str());
+        let mut batches = open(objects, file, &columns);
+        while let Some(batch) = batches.next().await {
+            let rows = Rows::new(&batch?, Arc::clone(&target), month, definition)?;
+            for i in 0..rows.len() {
+                let (key, value) = fold::encode(&FoldRow {
+                    group: rows.group(i),
+                    key: rows.key(i)?,
+                    content: rows.content(i),
+                    file: &target,
+                    contributions: &rows.contributions(i, definition)?,
+                })?;
+                sorter.push(key, value)?;
+            }
+        }
+    }
+    for entry in sorter.finish()? {
+        let (key, value) = entry?;
+        let row = fold::decode(&key, &value)?;
+        fold.row(&row.borrow())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "recompute_tests.rs"]
+mod tests;

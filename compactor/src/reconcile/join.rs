@@ -1,0 +1,402 @@
+//! The comparison of all cells: a merge join of what DynamoDB says with what the archive says.
+//!
+//! Both come sorted by month and group, the keys in order, so that memory holds one key at a time and the sums of one
+//! group's lanes; and of cells where something is wrong, what is wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use recount_schemas::definition::Count;
+use recount_schemas::position::{SequenceNumber, ShardId};
+use recount_schemas::{Cell, Definition, Delta, EventKey, Group, Month};
+
+use super::diff::{Archived, CellDiff, CellOutcome, KeyFacts, KeyVerdict, OutOfRange, Passed};
+use super::finding::{Finding, Kind, MAX_NAMED, Named, NamedEvent};
+use super::standing::{Head, Mark, Raise, Standing};
+use crate::bucket::Objects;
+use crate::contributions::reader::Reader;
+use crate::contributions::{Contribution, ReadError};
+
+/// Most events named in all findings of one comparison. It counts the rest.
+pub const MAX_NAMED_IN_ALL: usize = 20 * MAX_NAMED;
+/// Most keys without an archived event that are held.
+pub const MAX_UNMATCHED: usize = 4_000_000;
+/// Most cells with findings that are held.
+pub const MAX_CELLS_FOUND: usize = 100_000;
+
+/// The comparison could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The archive could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A sum is out of range.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    /// The temporary file failed.
+    #[error("sorting in the temporary directory failed: {0}")]
+    Spill(#[from] std::io::Error),
+    /// One event key stands twice in the archive.
+    #[error("the archive has event {key} twice, in {first} and in {second}; run `recount fsck`")]
+    Twice {
+        /// The key.
+        key: EventKey,
+        /// A file that has it.
+        first: String,
+        /// Another.
+        second: String,
+    },
+    /// More is wrong than can be held.
+    #[error("more than {MAX_UNMATCHED} counted keys have no archived event: is this the right archive?")]
+    TooMuch,
+}
+
+/// What the archive says, in the order (month, group, event key).
+pub enum Contributions<O> {
+    /// From the bucket.
+    Archive(Box<Reader<O>>),
+    /// From memory, for tests.
+    Memory(std::vec::IntoIter<Contribution>),
+}
+
+impl<O: Objects> Contributions<O> {
+    async fn next(&mut self) -> Result<Option<Contribution>, ReadError> {
+        match self {
+            Self::Archive(reader) => reader.next().await,
+            Self::Memory(contributions) => Ok(contributions.next()),
+        }
+    }
+}
+
+/// A conflicting variant's place among the contributions.
+pub type VariantKey = (Month, Group, EventKey);
+
+/// What the comparison must know beside the two streams.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The consumer's progress, read before the cells.
+    pub passed: Passed,
+    /// What is created before this is older than the ledger reaches back.
+    pub horizon: Option<EventKey>,
+    /// The positions of quarantined records.
+    pub quarantined: BTreeSet<(ShardId, SequenceNumber)>,
+    /// Keys that applied plans declared void.
+    pub voided: BTreeMap<Cell, BTreeSet<EventKey>>,
+    /// Too-old events that applied plans put into the number.
+    pub settled: BTreeMap<Cell, BTreeSet<EventKey>>,
+    /// Conflicting variants, with their lanes.
+    pub variants: BTreeMap<VariantKey, Vec<(u16, Archived)>>,
+    /// Differences found before: an event that adds just this is looked for.
+    pub hints: BTreeMap<Cell, Delta>,
+}
+
+/// A cell with findings.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The item as it was seen; `None` where the scan saw none.
+    pub head: Option<Head>,
+    /// What is wrong.
+    pub outcome: CellOutcome,
+    /// For a cell behind its own pages: how it must be raised, and what is wrong then.
+    pub raised: Option<(Raise, CellOutcome)>,
+}
+
+/// A cell with keys that no archived event has, so far.
+#[derive(Debug, Clone)]
+pub struct Open {
+    head: Option<Head>,
+    report: CellDiff,
+    raised: Option<(Raise, CellDiff)>,
+    /// Whether the item is behind its own pages, so that the raised comparison is the one to repair by.
+    behind: bool,
+    hint: Hint,
+}
+
+impl Open {
+    /// The cell.
+    pub fn cell(&self) -> &Cell {
+        self.report.cell()
+    }
+
+    /// The keys.
+    pub fn unmatched(&self) -> impl Iterator<Item = EventKey> {
+        let raised = self.raised.iter().flat_map(|(_, diff)| diff.unmatched());
+        self.report.unmatched().iter().chain(raised).copied()
+    }
+
+    /// The archive has this key elsewhere.
+    pub fn misplace(&mut self, key: EventKey, origin: &super::finding::Origin) {
+        self.report.misplace(key, origin.clone());
+        if let Some((_, diff)) = &mut self.raised {
+            diff.misplace(key, origin.clone());
+        }
+    }
+
+    /// The result for the cell.
+    pub fn conclude(self) -> Result<Found, OutOfRange> {
+        let mut outcome = self.report.conclude()?;
+        self.hint.name_the_double(&mut outcome);
+        let raised = self.raised.filter(|_| self.behind);
+        let raised = raised.map(|(raise, diff)| diff.conclude().map(|outcome| (raise, outcome))).transpose()?;
+        Ok(Found { head: self.head, outcome, raised })
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Hint {
+    difference: Option<Delta>,
+    matches: u64,
+    first: Option<NamedEvent>,
+}
+
+impl Hint {
+    fn see(&mut self, key: EventKey, archived: &Archived) {
+        if self.difference.as_ref() == Some(&archived.delta) {
+            self.matches = self.matches.saturating_add(1);
+            let origin = Some(archived.origin.clone());
+            let event = || NamedEvent { event_key: key, origin, delta: Some(archived.delta.clone()) };
+            self.first.get_or_insert_with(event);
+        }
+    }
+
+    /// Makes `damaged` of an outcome `doubled`, where one event and only one explains it.
+    fn name_the_double(self, outcome: &mut CellOutcome) {
+        let measured = outcome.unexplained.as_ref().is_some_and(|difference| {
+            Some(difference) == self.difference.as_ref() && difference.sums.iter().any(|sum| sum.billionths() != 0)
+        });
+        let (true, 1, Some(event)) = (measured, self.matches, self.first) else { return };
+        for finding in outcome.findings.iter_mut().filter(|finding| finding.kind == Kind::Damaged) {
+            let named = Named { count: 1, events: vec![event.clone()] };
+            let doubled = Finding::about(Kind::Doubled, &outcome.cell, named, Kind::Doubled.meaning());
+            *finding = Finding { expected: finding.expected, actual: finding.actual, ..doubled };
+        }
+    }
+}
+
+/// What a comparison found.
+#[derive(Debug, Default)]
+pub struct Compared {
+    /// How many cells were compared.
+    pub cells: u64,
+    /// How many archived contributions were.
+    pub events: u64,
+    /// Cells with findings, in the order (month, group, lane).
+    pub found: Vec<Found>,
+    /// Cells with unmatched keys, which are not concluded yet.
+    pub open: Vec<Open>,
+    /// How many cells with findings were not kept, for want of room.
+    pub more_cells: u64,
+    named: usize,
+    unmatched: usize,
+}
+
+impl Compared {
+    /// Takes a concluded cell, if anything is wrong with it.
+    pub fn take(&mut self, mut found: Found) {
+        if found.outcome.findings.is_empty() {
+            return;
+        }
+        let outcomes = std::iter::once(&mut found.outcome).chain(found.raised.as_mut().map(|(_, outcome)| outcome));
+        for finding in outcomes.flat_map(|outcome| &mut outcome.findings) {
+            let room = MAX_NAMED_IN_ALL.saturating_sub(self.named);
+            finding.events.truncate(room);
+            finding.event_ids.truncate(room);
+            self.named = self.named.saturating_add(finding.events.len());
+        }
+        if self.found.len() < MAX_CELLS_FOUND { self.found.push(found) } else { self.more_cells += 1 }
+    }
+}
+
+struct Lane {
+    seen: Option<Head>,
+    report: CellDiff,
+    raised: Option<(Raise, CellDiff)>,
+    behind: bool,
+    hint: Hint,
+}
+
+/// Compares all cells.
+pub async fn compare<O: Objects>(
+    definition: &Arc<Definition>,
+    known: &Known,
+    standings: impl Iterator<Item = std::io::Result<Standing>>,
+    mut contributions: Contributions<O>,
+) -> Result<Compared, JoinError> {
+    let mut compared = Compared::default();
+    let mut standings = standings.peekable();
+    let mut variants = known.variants.iter().peekable();
+    let mut next = contributions.next().await?;
+    loop {
+        let standing_unit = match standings.peek() {
+            Some(Ok(standing)) => Some(standing.unit()),
+            Some(Err(_)) => {
+                standings.next().transpose()?;
+                continue;
+            }
+            None => None,
+        };
+        let contribution_unit = next.as_ref().map(|contribution| (contribution.cell.month, &contribution.cell.group));
+        let variant_unit = variants.peek().map(|((month, group, _), _)| (*month, group));
+        let least = [standing_unit, contribution_unit, variant_unit].into_iter().flatten().min();
+        let Some((month, group)) = least.map(|(month, group)| (month, group.clone())) else { break };
+
+        let mut unit = Unit { definition, known, month, group, lanes: BTreeMap::new() };
+        // The items of the lanes come first.
+        while let Some(Ok(Standing::Cell(..))) = standings.peek()
+            && standings.peek().and_then(|s| s.as_ref().ok()).is_some_and(|s| unit.is_at(s.unit()))
+        {
+            if let Some(Ok(Standing::Cell(cell, head))) = standings.next() {
+                unit.item(cell, head);
+            }
+        }
+        loop {
+            let marked = match standings.peek() {
+                Some(Ok(Standing::Key(cell, key, _))) if unit.is_at((cell.month, &cell.group)) => Some(*key),
+                Some(Err(_)) => {
+                    standings.next().transpose()?;
+                    continue;
+                }
+                _ => None,
+            };
+            let added =
+                next.as_ref().filter(|next| unit.is_at((next.cell.month, &next.cell.group))).map(|next| next.key);
+            let varied = variants.peek().filter(|((m, g, _), _)| unit.is_at((*m, g))).map(|((_, _, key), _)| *key);
+            let Some(key) = [marked, added, varied].into_iter().flatten().min() else { break };
+
+            let mut at: BTreeMap<u16, KeyAt> = BTreeMap::new();
+            while let Some(Ok(Standing::Key(cell, of, mark))) = standings.peek()
+                && *of == key
+                && unit.is_at((cell.month, &cell.group))
+            {
+                let at = at.entry(cell.lane).or_default();
+                match mark {
+                    Mark::Kept => at.kept = true,
+                    Mark::Ahead => at.ahead = true,
+                    Mark::Listed => at.listed = true,
+                }
+                standings.next();
+            }
+            while let Some(contribution) =
+                next.take_if(|next| next.key == key && unit.is_at((next.cell.month, &next.cell.group)))
+            {
+                let at = at.entry(contribution.cell.lane).or_default();
+                if let Some(first) = at.archived.first() {
+                    let (first, second) = (first.origin.file.clone(), contribution.origin.file);
+                    return Err(JoinError::Twice { key, first, second });
+                }
+                let Contribution { delta, origin, .. } = contribution;
+                at.archived.push(Archived { delta, origin, variant: false });
+                next = contributions.next().await?;
+            }
+            while let Some((_, found)) = variants.next_if(|((m, g, of), _)| *of == key && unit.is_at((*m, g))) {
+                for (lane, variant) in found {
+                    at.entry(*lane).or_default().archived.push(variant.clone());
+                }
+            }
+            for (lane, at) in at {
+                unit.key(lane, key, &at);
+            }
+        }
+        unit.finish(&mut compared)?;
+    }
+    Ok(compared)
+}
+
+#[derive(Default)]
+struct KeyAt {
+    kept: bool,
+    ahead: bool,
+    listed: bool,
+    archived: Vec<Archived>,
+}
+
+/// One group's month.
+struct Unit<'a> {
+    definition: &'a Definition,
+    known: &'a Known,
+    month: Month,
+    group: Group,
+    lanes: BTreeMap<u16, Lane>,
+}
+
+impl Unit<'_> {
+    fn is_at(&self, unit: (Month, &Group)) -> bool {
+        unit == (self.month, &self.group)
+    }
+
+    fn diff(&self, cell: Cell, number: Option<Delta>) -> CellDiff {
+        let nets = matches!(self.definition.count, Count::Net { .. });
+        CellDiff::new(cell, number, self.definition.measures.len(), nets)
+    }
+
+    fn hint(&self, cell: &Cell) -> Hint {
+        Hint { difference: self.known.hints.get(cell).cloned(), ..Hint::default() }
+    }
+
+    fn item(&mut self, cell: Cell, head: Head) {
+        let report = self.diff(cell.clone(), Some(head.number.clone()));
+        let raised = head.ahead.clone().map(|raise| (raise, self.diff(cell.clone(), Some(head.number.clone()))));
+        let (behind, hint) = (head.behind, self.hint(&cell));
+        self.lanes.insert(cell.lane, Lane { seen: Some(head), report, raised, behind, hint });
+    }
+
+    fn key(&mut self, lane: u16, key: EventKey, at: &KeyAt) {
+        let cell = Cell { group: self.group.clone(), month: self.month, lane };
+        let known = self.known;
+        let among = |sets: &BTreeMap<Cell, BTreeSet<EventKey>>| sets.get(&cell).is_some_and(|keys| keys.contains(&key));
+        let stands = |test: &dyn Fn(&Archived) -> bool| at.archived.iter().any(test);
+        let facts = KeyFacts {
+            key,
+            in_ledger: at.kept,
+            archived: &at.archived,
+            passed: stands(&|a| known.passed.covers(&a.origin.shard_id, &a.origin.sequence_number)),
+            old: known.horizon.is_some_and(|horizon| key < horizon),
+            quarantined: !known.quarantined.is_empty()
+                && stands(&|a| {
+                    known.quarantined.contains(&(a.origin.shard_id.clone(), a.origin.sequence_number.clone()))
+                }),
+            listed: at.listed && !among(&known.settled),
+            voided: among(&known.voided),
+        };
+        if !self.lanes.contains_key(&lane) {
+            let (report, hint) = (self.diff(cell.clone(), None), self.hint(&cell));
+            self.lanes.insert(lane, Lane { seen: None, report, raised: None, behind: false, hint });
+        }
+        let Some(lane) = self.lanes.get_mut(&lane) else { return };
+        let verdict = lane.report.key(&facts);
+        if matches!(verdict, KeyVerdict::Counted | KeyVerdict::Taken)
+            && let Some(first) = at.archived.first()
+        {
+            lane.hint.see(key, first);
+        }
+        // In an undamaged cell every key of such a page is counted.
+        lane.behind |= at.ahead && verdict == KeyVerdict::Missing;
+        if let Some((_, raised)) = &mut lane.raised {
+            raised.key(&KeyFacts { in_ledger: at.kept || at.ahead, ..facts });
+        }
+    }
+
+    fn finish(self, compared: &mut Compared) -> Result<(), JoinError> {
+        for lane in self.lanes.into_values() {
+            compared.cells += 1;
+            compared.events = compared.events.saturating_add(lane.report.events());
+            let Lane { seen, report, raised, behind, hint } = lane;
+            let open = Open { head: seen, report, raised, behind, hint };
+            let unmatched = open.unmatched().count();
+            if unmatched == 0 {
+                compared.take(open.conclude()?);
+                continue;
+            }
+            compared.unmatched = compared.unmatched.saturating_add(unmatched);
+            if compared.unmatched > MAX_UNMATCHED {
+                return Err(JoinError::TooMuch);
+            }
+            compared.open.push(open);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

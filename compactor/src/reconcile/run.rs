@@ -1,0 +1,245 @@
+//! Reconcile, step by step. The order is what makes it exact while the pipeline runs:
+//!
+//! 1. Note the time. Read the progress of all shards.
+//! 2. Read the cells (consistent): each item is one moment.
+//! 3. Per cell, after its item, read its pages (consistent) and its too-old list.
+//! 4. Read quarantine and applied plans.
+//! 5. Archive to the tip as it is found now, then compare.
+//!
+//! So every key that a cell has counted is archived by step 5, and every record at or below the progress of step 1 had its
+//! verdict before the cells were read. Cells where something seems wrong go through all five steps once more: the archive
+//! gets its second chance to have a key, a cell that has no item is looked for by its pages, and a difference that one event
+//! would explain is held against the events. What the second look says is the finding.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use recount_schemas::{Cell, Delta, EventKey};
+
+use super::diff::{OutOfRange, horizon};
+use super::evidence::{self, EvidenceError};
+use super::finding::{Finding, Kind, named_sums};
+use super::join::{Compared, Contributions, Found, JoinError, Known, compare};
+use super::look::{LookError, read_cells};
+use super::standing::Standings;
+use super::{Report, Verdict};
+use crate::context::{Context, ContextError};
+use crate::contributions::locate::locate;
+use crate::contributions::reader::{Reader, live_files};
+use crate::contributions::spill::Sorter;
+use crate::contributions::{ReadError, Scope};
+use crate::log::State;
+use crate::repair::applied::{self, AppliedError};
+
+/// A reconcile that took longer says nothing: pages may have expired under it.
+pub const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// Reconcile could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// AWS, the definition or the archive.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The cells could not be read.
+    #[error(transparent)]
+    Look(#[from] LookError),
+    /// Quarantine or conflicts could not be read.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    /// Applied plans could not be read.
+    #[error(transparent)]
+    Applied(#[from] AppliedError),
+    /// The archive could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The comparison failed.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// A sum is out of range.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    /// The temporary file failed.
+    #[error("sorting in the temporary directory failed: {0}")]
+    Spill(#[from] std::io::Error),
+}
+
+/// A report, and the reconstruction that it came from.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// The report.
+    pub report: Report,
+    /// The cells with findings.
+    pub found: Vec<Found>,
+}
+
+struct Pass {
+    compared: Compared,
+    state: State,
+    quarantined: u64,
+    /// Why nothing can be said.
+    undecided: Option<String>,
+}
+
+/// Compares all cells in `scope`. `says` is told which step is being made.
+pub async fn reconcile(
+    context: &Context,
+    scope: &Scope,
+    says: &(dyn Fn(&str) + Sync),
+) -> Result<Reconciled, ReconcileError> {
+    context.check_definition().await?;
+    let began = context.host.monotonic();
+    let first = pass(context, scope, BTreeMap::new(), says).await?;
+    let hints: BTreeMap<Cell, Delta> = first.compared.found.iter().filter_map(hint).collect();
+    let suspects: BTreeSet<Cell> = suspects(&first.compared);
+    let (cells, events) = (first.compared.cells, first.compared.events);
+
+    let mut last = first;
+    if last.undecided.is_none() && !suspects.is_empty() {
+        says("looking again at the cells where something seems wrong");
+        let again = Scope { cells: Some(Arc::new(suspects)), ..scope.clone() };
+        let more_cells = last.compared.more_cells;
+        last = pass(context, &again, hints, says).await?;
+        last.compared.more_cells += more_cells;
+        resolve(context, &mut last).await?;
+    }
+    let mut undecided = last.undecided;
+    if context.host.monotonic().saturating_sub(began) > LONGEST {
+        undecided = Some("it ran longer than a day; narrow it with --month or --group".to_owned());
+    }
+
+    let found = last.compared.found;
+    let mut findings: Vec<Finding> = lost(&last.state);
+    for found in &found {
+        for finding in &found.outcome.findings {
+            findings.push(Finding {
+                expected_sums: named_sums(&context.definition, &found.outcome.expected),
+                actual_sums: named_sums(&context.definition, &found.outcome.actual),
+                ..finding.clone()
+            });
+        }
+    }
+    let verdict = match (&undecided, findings.is_empty()) {
+        (Some(_), _) => Verdict::Undecided,
+        (None, true) => Verdict::Clean,
+        (None, false) => Verdict::Findings,
+    };
+    let (quarantined, more_cells) = (last.quarantined, last.compared.more_cells);
+    let report = Report { verdict, undecided_because: undecided, cells, events, quarantined, findings, more_cells };
+    Ok(Reconciled { report, found })
+}
+
+/// Holes that the stream left in the archive: findings for ever.
+fn lost(state: &State) -> Vec<Finding> {
+    let finding = |hole: &crate::log::state::Hole| {
+        let number = |n: &Option<recount_schemas::SequenceNumber>| match n {
+            Some(n) => n.to_string(),
+            None => "the beginning".to_owned(),
+        };
+        Finding {
+            kind: Kind::Lost,
+            group: None,
+            month: None,
+            lane: None,
+            expected: 0,
+            actual: 0,
+            expected_sums: BTreeMap::new(),
+            actual_sums: BTreeMap::new(),
+            count: 0,
+            event_ids: Vec::new(),
+            events: Vec::new(),
+            detail: format!(
+                "stream {} may have dropped records of shard {} behind {} and before {} (log entry {})",
+                hole.stream.arn,
+                hole.shard,
+                number(&hole.lost.after),
+                number(&hole.lost.before),
+                hole.n
+            ),
+        }
+    };
+    state.lost.iter().map(finding).collect()
+}
+
+/// The difference that one event might explain.
+fn hint(found: &Found) -> Option<(Cell, Delta)> {
+    Some((found.outcome.cell.clone(), found.outcome.unexplained.clone()?))
+}
+
+fn suspects(compared: &Compared) -> BTreeSet<Cell> {
+    let found = compared.found.iter().map(|found| found.outcome.cell.clone());
+    found.chain(compared.open.iter().map(|open| open.cell().clone())).collect()
+}
+
+/// Looks for unmatched keys in the whole archive, and concludes the cells that have them.
+async fn resolve(context: &Context, pass: &mut Pass) -> Result<(), ReconcileError> {
+    let open = std::mem::take(&mut pass.compared.open);
+    let keys: BTreeSet<EventKey> = open.iter().flat_map(|open| open.unmatched().collect::<Vec<_>>()).collect();
+    let located = locate(&context.bucket, &context.definition, &pass.state, &keys).await?;
+    for mut open in open {
+        let unmatched: BTreeSet<EventKey> = open.unmatched().collect();
+        for key in unmatched {
+            if let Some(origin) = located.get(&key) {
+                open.misplace(key, origin);
+            }
+        }
+        pass.compared.take(open.conclude()?);
+    }
+    pass.compared.found.sort_by(|a, b| {
+        let order = |found: &Found| {
+            let cell = &found.outcome.cell;
+            (cell.month, cell.group.clone(), cell.lane)
+        };
+        order(a).cmp(&order(b))
+    });
+    Ok(())
+}
+
+async fn pass(
+    context: &Context,
+    scope: &Scope,
+    hints: BTreeMap<Cell, Delta>,
+    says: &(dyn Fn(&str) + Sync),
+) -> Result<Pass, ReconcileError> {
+    // 1. The time and the progress, before anything else.
+    says("reading the consumer's progress");
+    let now_ms = context.host.now_ms();
+    let passed = context.passed().await?;
+
+    // 2 and 3. The cells; of each, after its item, the pages and the too-old list.
+    says("reading the cells and their ledgers");
+    let mut sorter = Sorter::new();
+    read_cells(&context.totals, scope, &mut sorter).await?;
+    let standings = Standings::new(sorter.finish()?);
+
+    // 4. Quarantine and plans.
+    says("reading quarantine and applied plans");
+    let quarantined = evidence::quarantined(&context.bucket).await?;
+    let settled = applied::settled(&context.bucket).await?;
+
+    // 5. The archive, to the tip as it is now; conflicts are written on the way there.
+    says("archiving to the tip of the stream");
+    let archived = context.archive().await?;
+    let state = context.log().await?;
+    let in_quarantine = quarantined.len() as u64;
+    if !archived.reached_tip {
+        let why = "the archive did not reach the tip of the stream; run it again".to_owned();
+        let compared = Compared::default();
+        return Ok(Pass { compared, state, quarantined: in_quarantine, undecided: Some(why) });
+    }
+    let known = Known {
+        passed,
+        horizon: Some(horizon(now_ms, context.definition.ledger_days)),
+        quarantined,
+        voided: settled.void,
+        settled: settled.settled,
+        variants: evidence::variants(&context.bucket, &context.definition, scope).await?,
+        hints,
+    };
+    says("comparing");
+    let files = live_files(&state, &context.definition)?;
+    let reader = Reader::new(context.bucket.clone(), Arc::clone(&context.definition), scope.clone(), files);
+    let contributions = Contributions::Archive(Box::new(reader));
+    let compared = compare(&context.definition, &known, standings, contributions).await?;
+    Ok(Pass { compared, state, quarantined: in_quarantine, undecided: None })
+}

@@ -1,0 +1,138 @@
+//! What DynamoDB says of the cells, on its way through the external sort: one entry per cell, one per key of its ledger or
+//! of its too-old list, in the order (month, group, then the cells, then the keys).
+
+use std::io;
+
+use recount_schemas::{Cell, Delta, EventKey, Group, Month};
+use serde::{Deserialize, Serialize};
+
+use crate::contributions::order;
+use crate::contributions::spill::{Sorted, Sorter};
+
+/// A cell's item as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Whether there is an item.
+    pub present: bool,
+    /// Its number; zero where there is none.
+    pub number: Delta,
+    /// Its epoch.
+    pub epoch: u64,
+    /// How many keys its `recent` holds.
+    pub recent: usize,
+    /// The last repair plan applied to it.
+    pub repair: Option<String>,
+    /// What would take all its pages into its ledger, where some are not.
+    pub ahead: Option<Raise>,
+    /// Whether such pages are damage by themselves: see [`Raise`].
+    pub behind: bool,
+}
+
+/// What would take all pages of a cell into its ledger.
+///
+/// A page of the item's own epoch is a sealing that goes on or broke off: all its keys are counted and in `recent`, and
+/// it is nothing to worry about. A page of a later epoch, or any page of a cell without an item, says that the item was
+/// deleted (and perhaps made anew by a writer). Such a cell must be raised above its old pages before it is put right.
+/// Otherwise they would come into its ledger one by one as it is sealed again, and late duplicates of their keys would be taken
+/// for counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raise {
+    /// One above the greatest epoch of its pages.
+    pub epoch: u64,
+    /// The greatest key on its pages, or its own `sealed` if that is greater.
+    pub sealed: EventKey,
+}
+
+/// How a key stands in a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// In the ledger: in `recent`, or on a page with an epoch below the item's.
+    Kept,
+    /// On a page with an epoch at or above the item's.
+    Ahead,
+    /// On the too-old list.
+    Listed,
+}
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// A cell.
+    Cell(Cell, Head),
+    /// A key of a cell.
+    Key(Cell, EventKey, Mark),
+}
+
+impl Standing {
+    /// Its month and group.
+    pub fn unit(&self) -> (Month, &Group) {
+        let (Self::Cell(cell, _) | Self::Key(cell, ..)) = self;
+        (cell.month, &cell.group)
+    }
+}
+
+/// Gives a cell's item to the sort.
+pub fn push_head(sorter: &mut Sorter, cell: &Cell, head: &Head) -> io::Result<()> {
+    let mut key = order::unit(cell.month, &cell.group);
+    key.push(0);
+    key.extend(cell.lane.to_be_bytes());
+    sorter.push(key, serde_json::to_vec(head).map_err(io::Error::other)?)
+}
+
+/// Gives a key of a cell to the sort.
+pub fn push_key(sorter: &mut Sorter, cell: &Cell, key: EventKey, mark: Mark) -> io::Result<()> {
+    let mut bytes = order::unit(cell.month, &cell.group);
+    bytes.push(1);
+    bytes.extend(key.as_bytes());
+    bytes.extend(cell.lane.to_be_bytes());
+    bytes.push(match mark {
+        Mark::Kept => 0,
+        Mark::Ahead => 1,
+        Mark::Listed => 2,
+    });
+    sorter.push(bytes, Vec::new())
+}
+
+/// The entries, in order.
+#[derive(Debug)]
+pub struct Standings(Sorted);
+
+impl Standings {
+    /// What was given to a sort.
+    pub fn new(sorted: Sorted) -> Self {
+        Self(sorted)
+    }
+}
+
+impl Iterator for Standings {
+    type Item = io::Result<Standing>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.0.next()?;
+        let damaged = || io::Error::other("an entry of the temporary file is damaged");
+        Some(entry.and_then(|(key, value)| decode(&key, &value).ok_or_else(damaged)))
+    }
+}
+
+fn decode(bytes: &[u8], value: &[u8]) -> Option<Standing> {
+    let (month, group, rest) = order::split_unit(bytes)?;
+    match rest.split_first()? {
+        (0, lane) => {
+            let cell = Cell { group, month, lane: u16::from_be_bytes(lane.try_into().ok()?) };
+            Some(Standing::Cell(cell, serde_json::from_slice(value).ok()?))
+        }
+        (1, rest) => {
+            let (key, rest) = rest.split_at_checked(EventKey::LEN)?;
+            let (lane, mark) = rest.split_at_checked(2)?;
+            let mark = match mark {
+                [0] => Mark::Kept,
+                [1] => Mark::Ahead,
+                [2] => Mark::Listed,
+                _ => return None,
+            };
+            let cell = Cell { group, month, lane: u16::from_be_bytes(lane.try_into().ok()?) };
+            Some(Standing::Key(cell, EventKey::from_slice(key)?, mark))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,115 @@
+//! What applied plans have said: void keys, and too-old events that are in the number.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use recount_schemas::{Cell, EventKey};
+use serde::{Deserialize, Serialize};
+
+use super::apply::CellReport;
+use super::plan::{self, Plan};
+use crate::bucket::{BucketError, Listing, Objects};
+use crate::reconcile::Verdict;
+
+/// Most reports that are read.
+pub const MAX_REPORTS: usize = 100_000;
+
+/// What became of an applied plan, as kept beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// [`plan::FORMAT`].
+    pub format: u32,
+    /// The plan's name.
+    pub plan: String,
+    /// The cells.
+    pub cells: Vec<CellReport>,
+    /// What the reconcile after it said; `None` where it has not been made yet.
+    pub verified: Option<Verdict>,
+}
+
+/// The reports could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum AppliedError {
+    /// The bucket failed.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// A report is not understood.
+    #[error("{key} is not a repair's report of format {} or older: {why}", plan::FORMAT)]
+    Malformed {
+        /// The object.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// There are too many.
+    #[error("there are more than {MAX_REPORTS} repair reports under {}", plan::PREFIX)]
+    TooMany,
+}
+
+/// What all applied plans have said about cells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Void keys.
+    pub void: BTreeMap<Cell, BTreeSet<EventKey>>,
+    /// Too-old events that are in the number.
+    pub settled: BTreeMap<Cell, BTreeSet<EventKey>>,
+}
+
+impl Settled {
+    /// Takes one cell's report.
+    pub fn add(&mut self, cell: &CellReport) {
+        for (keys, into) in [(&cell.void, &mut self.void), (&cell.settled, &mut self.settled)] {
+            if !keys.is_empty() {
+                into.entry(cell.cell.clone()).or_default().extend(keys);
+            }
+        }
+    }
+}
+
+fn read(key: &str, bytes: &[u8]) -> Result<Applied, AppliedError> {
+    let malformed = |why: String| AppliedError::Malformed { key: key.to_owned(), why };
+    let applied: Applied = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
+    if applied.format > plan::FORMAT {
+        Err(malformed(format!("it is of format {}", applied.format)))
+    } else {
+        Ok(applied)
+    }
+}
+
+/// What all applied plans have said.
+pub async fn settled<O: Objects>(objects: &O) -> Result<Settled, AppliedError> {
+    let mut settled = Settled::default();
+    let mut seen = 0;
+    let mut listing = Listing::new(objects, plan::PREFIX);
+    while let Some(page) = listing.next_page().await? {
+        for listed in page.iter().filter(|listed| Plan::reported(&listed.key).is_some()) {
+            seen += 1;
+            if seen > MAX_REPORTS {
+                return Err(AppliedError::TooMany);
+            }
+            if let Some(bytes) = objects.get(&listed.key, plan::MAX_BYTES).await? {
+                read(&listed.key, &bytes)?.cells.iter().for_each(|cell| settled.add(cell));
+            }
+        }
+    }
+    Ok(settled)
+}
+
+/// Keeps what became of a plan. What an earlier application said stays said.
+pub async fn keep<O: Objects>(objects: &O, mut applied: Applied) -> Result<(), AppliedError> {
+    let key = Plan::report_key(&applied.plan);
+    if let Some(bytes) = objects.get(&key, plan::MAX_BYTES).await? {
+        let mut before = Settled::default();
+        read(&key, &bytes)?.cells.iter().for_each(|cell| before.add(cell));
+        for cell in &mut applied.cells {
+            for (keys, earlier) in [(&mut cell.void, &before.void), (&mut cell.settled, &before.settled)] {
+                let all: BTreeSet<EventKey> =
+                    keys.iter().chain(earlier.get(&cell.cell).into_iter().flatten()).copied().collect();
+                *keys = all.into_iter().collect();
+            }
+        }
+    }
+    let malformed = |e: serde_json::Error| AppliedError::Malformed { key: key.clone(), why: e.to_string() };
+    let bytes = serde_json::to_vec_pretty(&applied).map_err(malformed)?;
+    Ok(objects.put(&key, Bytes::from(bytes)).await?)
+}

@@ -1,0 +1,168 @@
+//! Applying a plan, cell by cell, in the plan's order; every step may be done again.
+
+use aws_sdk_dynamodb::error::{DisplayErrorContext, SdkError};
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnRefusal};
+use recount_consumer::retry::{Caller, Failure, Meter};
+use recount_consumer::totals::{Entry, Totals, TotalsError};
+use recount_schemas::host::{Deadline, SharedHost};
+use recount_schemas::items::{PK, SK, cell_sk};
+use recount_schemas::{Cell, EventKey};
+use serde::{Deserialize, Serialize};
+
+use super::expressions::Expressions;
+use super::plan::{CellPlan, Plan};
+
+/// Missing events given to the consumer's path at a time.
+const AT_ONCE: usize = 96;
+
+/// What became of a cell's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// It was put right now.
+    Done,
+    /// This plan had done it before.
+    DoneBefore,
+    /// The cell is not as the plan saw it: another plan came between, or a cell that must be raised was written to.
+    /// Nothing was done to it.
+    Refused,
+}
+
+/// What became of one cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellReport {
+    /// The cell.
+    pub cell: Cell,
+    /// Its number.
+    pub number: Step,
+    /// Missing events that were counted.
+    pub counted: u64,
+    /// Missing events that had been counted meanwhile.
+    pub counted_before: u64,
+    /// Missing events that are too old by now: on the too-old list.
+    pub too_old: u64,
+    /// Keys that are void from now on.
+    pub void: Vec<EventKey>,
+    /// Too-old events that are in the number from now on.
+    pub settled: Vec<EventKey>,
+}
+
+/// A plan could not be applied. What was done stays; the same plan can be applied again.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The consumer's path failed.
+    #[error(transparent)]
+    Totals(#[from] TotalsError),
+    /// The update of a number failed.
+    #[error("updating cell {sk} of {group:?} in {table}: {why}; apply the same plan again")]
+    Update {
+        /// The table.
+        table: String,
+        /// The cell's group.
+        group: String,
+        /// The cell's sort key.
+        sk: String,
+        /// What happened.
+        why: String,
+    },
+}
+
+/// Applies plans.
+#[derive(Debug, Clone, Copy)]
+pub struct Applier<'a> {
+    /// The client of the totals table.
+    pub dynamo: &'a aws_sdk_dynamodb::Client,
+    /// The totals table.
+    pub table: &'a str,
+    /// The consumer's own path.
+    pub totals: &'a Totals,
+    /// Time and sleep.
+    pub host: &'a SharedHost,
+}
+
+impl Applier<'_> {
+    /// Applies one cell of the plan called `hash`.
+    pub async fn cell(&self, cell: &CellPlan, hash: &str) -> Result<CellReport, ApplyError> {
+        let number = self.number(cell, hash).await?;
+        let mut report = CellReport {
+            cell: cell.cell.clone(),
+            number,
+            counted: 0,
+            counted_before: 0,
+            too_old: 0,
+            void: Vec::new(),
+            settled: Vec::new(),
+        };
+        if number == Step::Refused {
+            return Ok(report);
+        }
+        for missing in cell.missing.chunks(AT_ONCE) {
+            let entries: Vec<Entry> =
+                missing.iter().map(|event| Entry { key: event.event_key, delta: event.delta.clone() }).collect();
+            let applied = self.totals.apply(&cell.cell, &entries, Deadline::NONE).await?;
+            report.counted += applied.applied.len() as u64;
+            report.counted_before += applied.duplicates.len() as u64;
+            report.too_old += applied.too_old.len() as u64;
+        }
+        report.void.clone_from(&cell.void);
+        report.settled.clone_from(&cell.settled);
+        Ok(report)
+    }
+
+    /// Applies a plan. Cells of which some are refused are in the report, too.
+    pub async fn plan(
+        &self,
+        plan: &Plan,
+        hash: &str,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Vec<CellReport>, ApplyError> {
+        let mut reports = Vec::with_capacity(plan.cells.len());
+        for (i, cell) in plan.cells.iter().enumerate() {
+            progress(i);
+            reports.push(self.cell(cell, hash).await?);
+        }
+        Ok(reports)
+    }
+
+    async fn number(&self, cell: &CellPlan, hash: &str) -> Result<Step, ApplyError> {
+        let it = Expressions::correct(cell, hash, self.totals.definition());
+        let update = self
+            .dynamo
+            .update_item()
+            .table_name(self.table)
+            .key(PK, AttributeValue::S(cell.cell.group.to_string()))
+            .key(SK, AttributeValue::S(cell_sk(cell.cell.month, cell.cell.lane)))
+            .update_expression(it.update)
+            .condition_expression(it.condition)
+            .set_expression_attribute_names(Some(it.names))
+            .set_expression_attribute_values(Some(it.values))
+            .return_values_on_condition_check_failure(OnRefusal::AllOld);
+        let meter = Meter::default();
+        let caller =
+            Caller { host: self.host.as_ref(), tuning: self.totals.tuning(), deadline: Deadline::NONE, meter: &meter };
+        match caller.call(|| update.clone().send()).await {
+            Ok(_) => Ok(Step::Done),
+            Err(failure) if is_refused(&failure) => {
+                // Refused by our own mark is done before: perhaps by this very call, whose answer was lost.
+                let now = self.totals.look(&cell.cell).await?;
+                let ours = now.is_some_and(|look| look.repair.as_deref() == Some(hash));
+                Ok(if ours { Step::DoneBefore } else { Step::Refused })
+            }
+            Err(failure) => Err(ApplyError::Update {
+                table: self.table.to_owned(),
+                group: cell.cell.group.to_string(),
+                sk: cell_sk(cell.cell.month, cell.cell.lane),
+                why: match failure {
+                    Failure::Deadline => "the time is up".to_owned(),
+                    Failure::Sdk(error) => DisplayErrorContext(error).to_string(),
+                },
+            }),
+        }
+    }
+}
+
+fn is_refused(failure: &Failure<UpdateItemError>) -> bool {
+    let Failure::Sdk(error) = failure else { return false };
+    matches!(error.as_ref(), SdkError::ServiceError(context) if context.err().is_conditional_check_failed_exception())
+}

@@ -1,0 +1,166 @@
+use super::*;
+use crate::reconcile::diff::CellOutcome;
+use crate::reconcile::finding::{Named, NamedEvent, Origin};
+use crate::reconcile::standing::Head;
+use crate::repair::expressions::Expressions;
+
+fn definition() -> Definition {
+    Definition::parse("[source]\ntable='t'\nkey=['a']\n[fold]\ngroup_by='g'\nsum=['bytes']", "recount.toml").unwrap()
+}
+
+fn delta(events: i64, bytes: i64) -> Delta {
+    let bytes = recount_schemas::Amount::from_billionths(i128::from(bytes) * 1_000_000_000);
+    Delta { events, sums: [bytes].into_iter().collect() }
+}
+
+fn found() -> Found {
+    let cell = Cell { group: "acme".parse().unwrap(), month: "2026-11".parse().unwrap(), lane: 0 };
+    let key = |n: i64| EventKey::new(1_790_000_000_000 + n, b"x").unwrap();
+    let origin = Origin {
+        event_id: "e-1".to_owned(),
+        shard_id: "shardId-000000000000".parse().unwrap(),
+        sequence_number: "7".parse().unwrap(),
+        file: "f".to_owned(),
+    };
+    let event = |n, origin: Option<Origin>| NamedEvent {
+        event_key: key(n),
+        delta: origin.as_ref().map(|_| delta(1, 5)),
+        origin,
+    };
+    let named = |event| Named { count: 1, events: vec![event] };
+    let outcome = CellOutcome {
+        expected: delta(5, 50),
+        actual: delta(7, 45),
+        correction: delta(-3, 0),
+        unexplained: None,
+        events: 5,
+        findings: vec![
+            Finding::about(Kind::Missing, &cell, named(event(1, Some(origin.clone()))), ""),
+            Finding::about(Kind::Unbacked, &cell, named(event(2, None)), ""),
+        ],
+        cell,
+    };
+    let head = Head {
+        present: true,
+        number: delta(7, 45),
+        epoch: 2,
+        recent: 3,
+        repair: Some("before".to_owned()),
+        ahead: None,
+        behind: false,
+    };
+    Found { head: Some(head), outcome, raised: None }
+}
+
+#[test]
+fn a_plan_and_its_name_are_stable() {
+    let plan = Plan::make(&definition(), &[found()]);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&plan).unwrap(), @r###"
+    {
+      "format": 1,
+      "definition": "3181aa195a433a22854048fe4567f69a77256c2238824c7cc88a9741e32a6b21",
+      "cells": [
+        {
+          "cell": {
+            "group": "acme",
+            "month": "2026-11",
+            "lane": 0
+          },
+          "seen": "before",
+          "add": {
+            "events": -3,
+            "sums": [
+              "0"
+            ]
+          },
+          "missing": [
+            {
+              "event_key": "01a0c4506c013ae7d805f6789a6402ac",
+              "event_id": "e-1",
+              "shard_id": "shardId-000000000000",
+              "sequence_number": "7",
+              "delta": {
+                "events": 1,
+                "sums": [
+                  "5"
+                ]
+              }
+            }
+          ],
+          "void": [
+            "01a0c4506c023ae7d805f6789a6402ac"
+          ],
+          "settled": []
+        }
+      ]
+    }
+    "###);
+    insta::assert_snapshot!(plan.hash().unwrap(), @r###"4ec8b2cacad3ce156b1e5f3ef2746eae8b13d34b61f39a4dbee117c499aeae7e"###);
+    let spaced = serde_json::to_vec_pretty(&plan).unwrap();
+    let read = Plan::read("plan.json", &spaced, &definition()).unwrap();
+    assert_eq!(read.hash().unwrap(), plan.hash().unwrap(), "white space does not matter");
+}
+
+#[test]
+fn a_plan_of_a_newer_program_or_of_other_totals_is_refused() {
+    let other = Definition::parse("[source]\ntable='u'\nkey=['a']\n[fold]\ngroup_by='g'", "recount.toml").unwrap();
+    let plan = Plan::make(&definition(), &[found()]);
+    let bytes = plan.to_bytes().unwrap();
+    assert!(matches!(Plan::read("p", &bytes, &other), Err(PlanError::OtherDefinition { .. })));
+    let newer = Plan { format: 2, ..plan }.to_bytes().unwrap();
+    assert!(matches!(Plan::read("p", &newer, &definition()), Err(PlanError::Newer { format: 2, .. })));
+    for hostile in
+        ["", "{}", "[1]", "{\"format\":1}", "{\"format\":1,\"definition\":\"\",\"cells\":[],\"more\":1}", "\u{0}"]
+    {
+        assert!(
+            matches!(Plan::read("p", hostile.as_bytes(), &definition()), Err(PlanError::Malformed { .. })),
+            "{hostile}"
+        );
+    }
+}
+
+#[test]
+fn a_report_is_known_by_its_name() {
+    let hash = "0".repeat(64);
+    assert_eq!(Plan::reported(&Plan::report_key(&hash)), Some(hash.as_str()));
+    assert_eq!(Plan::reported(&Plan::object_key(&hash)), None);
+    assert_eq!(Plan::reported("plans/x.report.json"), None);
+}
+
+#[test]
+fn the_update_that_begins_a_repair() {
+    let plan = Plan::make(&definition(), &[found()]);
+    let text = |cell: &CellPlan| {
+        let it = Expressions::correct(cell, "the-plan", &definition());
+        format!("{}\nIF {}", it.update, it.condition)
+    };
+    let plain = plan.cells[0].clone();
+    insta::assert_snapshot!(text(&plain), @r###"
+    SET #v = if_not_exists(#v, :v), #p = :plan ADD #e :d, #m0 :m0
+    IF (attribute_not_exists(#v) OR #v <= :v) AND #p = :seen
+    "###);
+    let to = Raise { epoch: 6, sealed: EventKey::MAX };
+    let absent = CellPlan {
+        seen: None,
+        raise: Some(RaisePlan { to: to.clone(), from_epoch: None, recent: 0 }),
+        ..plain.clone()
+    };
+    insta::assert_snapshot!(text(&absent), @r###"
+    SET #v = if_not_exists(#v, :v), #p = :plan, #epoch = :epoch, #s = :sealed ADD #e :d, #m0 :m0
+    IF (attribute_not_exists(#v) OR #v <= :v) AND attribute_not_exists(#p) AND attribute_not_exists(#pk)
+    "###);
+    let behind = CellPlan { raise: Some(RaisePlan { to, from_epoch: Some(2), recent: 3 }), ..plain };
+    insta::assert_snapshot!(text(&behind), @r###"
+    SET #v = if_not_exists(#v, :v), #p = :plan, #epoch = :epoch, #s = :sealed ADD #e :d, #m0 :m0
+    IF (attribute_not_exists(#v) OR #v <= :v) AND #p = :seen AND #epoch = :was AND size(#r) = :size
+    "###);
+}
+
+#[test]
+fn what_repair_cannot_do_makes_no_plan() {
+    let mut found = found();
+    found.outcome.correction = delta(0, 0);
+    found.outcome.findings.retain(|finding| finding.kind == Kind::Missing);
+    found.outcome.findings[0].kind = Kind::Quarantined;
+    assert!(Plan::make(&definition(), &[found]).is_empty(), "a quarantined event needs a redrive");
+}
