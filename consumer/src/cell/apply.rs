@@ -229,6 +229,12 @@ impl Applying {
         self.saw(now, now_ms, tuning);
     }
 
+    /// The last look.
+    #[cfg(test)]
+    pub(super) fn look(&self) -> Option<&Look> {
+        self.look.as_ref()
+    }
+
     /// Forgets what no step depends on any more, so that a search through states knows equal ones.
     #[cfg(test)]
     pub(super) fn forget(&mut self) {

@@ -82,8 +82,9 @@ enum Doing {
     Applying(Applying),
     /// Searched, and has yet to read the epoch: only without [`Rule::EpochBeforeSearch`].
     SearchedTooSoon(Applying, BTreeSet<EventKey>),
-    Putting(Seal),
-    Flipping(Seal),
+    /// Sealing, and what it goes on with: a full cell is sealed before more is added.
+    Putting(Seal, Option<Applying>),
+    Flipping(Seal, Option<Applying>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -248,8 +249,22 @@ impl Model {
         Request::Flip(seal.keys.clone(), sealed, seal.epoch)
     }
 
-    fn first_of(&self, seal: Seal) -> Doing {
-        if self.has(Rule::PageBeforeFlip) { Doing::Putting(seal) } else { Doing::Flipping(seal) }
+    fn first_of(&self, seal: Seal, then: Option<Applying>) -> Doing {
+        if self.has(Rule::PageBeforeFlip) { Doing::Putting(seal, then) } else { Doing::Flipping(seal, then) }
+    }
+
+    /// Sealing is over: on with the work, from the item as the flip's answer shows it.
+    fn sealed(&self, then: &Option<Applying>, world: &World) -> Doing {
+        then.clone().map_or(Doing::Nothing, |mut work| {
+            work.saw(world.item.clone(), self.clock(world), &self.size.tuning);
+            Doing::Applying(work)
+        })
+    }
+
+    /// Every first part of `recent` as it was seen: more than the policy would seal.
+    fn seals(&self, look: &Look) -> Vec<Seal> {
+        let most = if look.recent.len() >= self.size.tuning.seal_at { look.recent.len() } else { 0 };
+        (1..=most).filter_map(|n| Seal::of(look, look.recent.iter().take(n).copied().collect())).collect()
     }
 
     /// Every state that can come next, with what happened.
@@ -270,9 +285,10 @@ impl Model {
             }
             for (name, keys) in &world.pages {
                 let in_use = world.writers.iter().any(|writer| match &writer.doing {
-                    Doing::Applying(work) | Doing::SearchedTooSoon(work, _) => {
-                        keys.iter().any(|key| work.todo().contains(key))
-                    }
+                    Doing::Applying(work)
+                    | Doing::SearchedTooSoon(work, _)
+                    | Doing::Putting(_, Some(work))
+                    | Doing::Flipping(_, Some(work)) => keys.iter().any(|key| work.todo().contains(key)),
                     _ => false,
                 });
                 let old = keys.iter().all(|key| key.created_ms() < self.oldest(world));
@@ -323,17 +339,18 @@ impl Model {
                     let work = Applying::new(batch.clone());
                     push(self.tell(format_args!("takes {batch:?}")), Doing::Applying(work), after.clone());
                 }
-                if world.item.recent.len() >= tuning.seal_at {
-                    for n in 1..=world.item.recent.len() {
-                        let keys = world.item.recent.iter().take(n).copied().collect();
-                        let seal = Seal::of(&world.item, keys).unwrap();
-                        push(self.tell(format_args!("begins to seal {seal:?}")), self.first_of(seal), after.clone());
-                    }
+                for seal in self.seals(&world.item) {
+                    push(self.tell(format_args!("begins to seal {seal:?}")), self.first_of(seal, None), after.clone());
                 }
             }
             Doing::Nothing => {}
             Doing::Applying(work) => match work.step(tuning) {
-                Step::Done | Step::GiveUp => push("is done".into(), Doing::Nothing, world.clone()),
+                Step::Done | Step::GiveUp => {
+                    push("is done".into(), Doing::Nothing, world.clone());
+                    for seal in work.look().map(|look| self.seals(look)).unwrap_or_default() {
+                        push(self.tell(format_args!("then seals {seal:?}")), self.first_of(seal, None), world.clone());
+                    }
+                }
                 Step::Look => {
                     let mut work = work.clone();
                     work.saw(world.item.clone(), self.clock(world), tuning);
@@ -361,7 +378,9 @@ impl Model {
                     }
                     push(what, Doing::Applying(work), after);
                 }),
-                Step::Seal(seal) => push("must seal first".into(), self.first_of(seal), world.clone()),
+                Step::Seal(seal) => {
+                    push("must seal first".into(), self.first_of(seal, Some(work.clone())), world.clone());
+                }
             },
             Doing::SearchedTooSoon(work, found) => {
                 let mut work = work.clone();
@@ -369,18 +388,21 @@ impl Model {
                 work.searched(found);
                 push("reads the epoch".into(), Doing::Applying(work), world.clone());
             }
-            Doing::Putting(seal) => {
+            Doing::Putting(seal, then) => {
                 send(Request::Put(seal.keys.clone(), seal.epoch), &mut |what, held, after| {
-                    let then =
-                        if self.has(Rule::PageBeforeFlip) { Doing::Flipping(seal.clone()) } else { Doing::Nothing };
-                    push(what, if held.is_some() { then } else { Doing::Putting(seal.clone()) }, after);
+                    let doing = match held {
+                        None => Doing::Putting(seal.clone(), then.clone()),
+                        Some(_) if self.has(Rule::PageBeforeFlip) => Doing::Flipping(seal.clone(), then.clone()),
+                        Some(_) => self.sealed(then, &after),
+                    };
+                    push(what, doing, after);
                 });
             }
-            Doing::Flipping(seal) => send(self.flip(seal), &mut |what, held, after| {
+            Doing::Flipping(seal, then) => send(self.flip(seal), &mut |what, held, after| {
                 let doing = match held {
-                    None => Doing::Flipping(seal.clone()),
-                    Some(true) if !self.has(Rule::PageBeforeFlip) => Doing::Putting(seal.clone()),
-                    Some(_) => Doing::Nothing,
+                    None => Doing::Flipping(seal.clone(), then.clone()),
+                    Some(true) if !self.has(Rule::PageBeforeFlip) => Doing::Putting(seal.clone(), then.clone()),
+                    Some(_) => self.sealed(then, &after),
                 };
                 push(what, doing, after);
             }),
@@ -448,7 +470,7 @@ impl Model {
         for writer in &mut world.writers {
             writer.batches = 0;
         }
-        let last = Model { size: Size { time: false, ..self.size.clone() }, left_out: self.left_out, telling: false };
+        let last = Model { size: Size { time: false, ..self.size.clone() }, ..self.clone() };
         world.writers.push(Writer { batches: 0, doing: Doing::Applying(Applying::new(self.all())) });
         for _ in 0..10_000 {
             match last.next(&world).into_iter().next() {
