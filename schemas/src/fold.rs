@@ -149,6 +149,7 @@ impl Delta {
 
 /// What a change does to the totals.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(clippy::large_enum_variant)] // nearly every change adds: no allocation for those
 pub enum Effect {
     /// It adds to one cell, or to two where it moves an event between them.
     Adds(SmallVec<[(Cell, Delta); 2]>),

@@ -73,17 +73,17 @@ impl<S: Source> Gatherer<'_, S> {
                 break;
             }
             let share = plan::share(self.limits.commit_bytes, ready.len());
-            let read: Vec<Reading> = futures::stream::iter(ready)
-                .map(|shard| {
-                    let end = ends.get(&shard.id);
-                    let caught_up = whole::caught_up(shard, summary.stream.created_ms, |id| ends.get(id));
-                    let Self { source, host, limits, life } = *self;
-                    let reader = Reader { source, host, limits, budget: &budget, life, retention_ms };
-                    async move { reader.read(shard, end, caught_up, share).await }
-                })
-                .buffered(self.limits.shards_at_once.max(1))
-                .try_collect()
-                .await?;
+            // Futures in a list, not in a borrowing iterator: else the compiler cannot see that this future may change threads.
+            let mut reads = Vec::with_capacity(ready.len());
+            for shard in ready {
+                let end = ends.get(&shard.id);
+                let caught_up = whole::caught_up(shard, summary.stream.created_ms, |id| ends.get(id));
+                let Self { source, host, limits, life } = *self;
+                let reader = Reader { source, host, limits, budget: &budget, life, retention_ms };
+                reads.push(async move { reader.read(shard, end, caught_up, share).await });
+            }
+            let read: Vec<Reading> =
+                futures::stream::iter(reads).buffered(self.limits.shards_at_once.max(1)).try_collect().await?;
             for reading in read {
                 done.insert(reading.shard.clone());
                 let before = ends.get(&reading.shard);

@@ -145,11 +145,14 @@ impl Totals {
         }
         let Outcome { applied, mut duplicates, too_old } = work.into_outcome();
         duplicates.extend(repeated);
-        let listed = too_old.iter().filter_map(|key| deltas.get(key).map(|delta| (key, *delta)));
-        stream::iter(listed.map(|(key, delta)| self.list_too_old(caller, cell, *key, delta)))
-            .buffer_unordered(TOO_OLD_AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+        // Futures in a list, not in a borrowing iterator: else the compiler cannot see that this future may change threads.
+        let mut listed = Vec::with_capacity(too_old.len());
+        for key in &too_old {
+            if let Some(delta) = deltas.get(key) {
+                listed.push(self.list_too_old(caller, cell, *key, delta));
+            }
+        }
+        stream::iter(listed).buffer_unordered(TOO_OLD_AT_ONCE).try_collect::<()>().await?;
         Ok(Applied { applied, duplicates, too_old, ..Applied::default() })
     }
 

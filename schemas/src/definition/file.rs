@@ -56,7 +56,10 @@ struct Fold {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "occurred_at is an attribute's name, or { attribute = \"...\", unit = \"s\" | \"ms\" | \"us\" }")]
+#[serde(
+    untagged,
+    expecting = "occurred_at is an attribute's name, or { attribute = \"...\", unit = \"s\" | \"ms\" | \"us\" }"
+)]
 enum Occurred {
     Text(String),
     Epoch(EpochTable),
