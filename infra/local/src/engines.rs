@@ -132,6 +132,14 @@ impl Engines {
         Ok(Engines { dynamo, kinesis, door, host, work: options.work, _lock: Arc::new(lock) })
     }
 
+    /// Takes the directory as [`Engines::open`] does, and nothing more: whoever gets it knows that nobody works on it.
+    ///
+    /// # Errors
+    /// As [`Engines::open`].
+    pub fn lock_only(dir: &Path) -> Result<impl Drop + use<>, OpenError> {
+        lock(dir).map(Held)
+    }
+
     /// DynamoDB.
     pub fn dynamo(&self) -> &Dynamo {
         &self.dynamo
@@ -170,6 +178,15 @@ impl Engines {
                 Err(e) => tracing::warn!(error = %e, "dynamodb upkeep was lost; it is tried again"),
             }
         }
+    }
+}
+
+/// A directory that is taken until this is dropped.
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.unlock(); // closing the file would do as well
     }
 }
 

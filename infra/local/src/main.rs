@@ -1,9 +1,11 @@
 //! `recount-local`: the command line of local mode.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use recount_local::serve::{ServeArgs, serve};
+use recount_local::demo::{DemoArgs, DemoError, demo};
+use recount_local::serve::{ServeArgs, ServeError, serve};
 use recount_schemas::host::SystemHost;
 use tracing_subscriber::EnvFilter;
 
@@ -17,23 +19,41 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve DynamoDB, DynamoDB Streams, Kinesis and S3 on one loopback port.
+    /// Serve DynamoDB, DynamoDB Streams, Kinesis and S3 on one loopback port, with the pipeline running beside them.
     Serve(ServeArgs),
+    /// The main job end to end, and an incident: totals damaged, named, repaired.
+    Demo(DemoArgs),
 }
 
 /// What is logged when `RUST_LOG` says nothing. The protocol layer logs every refused request as an error; clients
 /// provoke those on purpose.
 const LOG: &str = "info,s3s=off,dynoxide=warn";
+/// The demo provokes failures, and tells of them itself.
+const DEMO_LOG: &str = "off";
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let asked_for = !e.use_stderr();
+            let _ = e.print(); // where the terminal is gone there is nobody to tell
+            return if asked_for { ExitCode::SUCCESS } else { ExitCode::from(3) };
+        }
+    };
+    let log = match cli.command {
+        Command::Serve(_) => LOG,
+        Command::Demo(_) => DEMO_LOG,
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(log));
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(e) => {
             eprintln!("error: {}", with_causes(&e));
-            ExitCode::from(2)
+            let usage = e.downcast_ref::<DemoError>().is_some_and(DemoError::is_usage)
+                || matches!(e.downcast_ref::<ServeError>(), Some(ServeError::Definition(_)));
+            ExitCode::from(if usage { 3 } else { 2 })
         }
     }
 }
@@ -50,9 +70,12 @@ fn with_causes(error: &anyhow::Error) -> String {
 }
 
 #[tokio::main]
-async fn run(cli: Cli) -> anyhow::Result<()> {
+async fn run(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
-        Command::Serve(args) => serve(&args, SystemHost::shared()).await?,
+        Command::Serve(args) => {
+            serve(&args, SystemHost::shared()).await?;
+            Ok(0)
+        }
+        Command::Demo(args) => Ok(u8::from(!demo(&args, SystemHost::shared()).await?.clean)),
     }
-    Ok(())
 }

@@ -1,14 +1,19 @@
-//! `recount-local serve`: the engines on a loopback port until a signal.
+//! `recount-local serve`: the engines on a loopback port, and the pipeline beside them, until a signal.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use recount_compactor::context::{ContextError, read_definition};
 use recount_schemas::host::SharedHost;
+use recount_schemas::{Definition, Settings};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::engines::{Engines, OpenError, Options};
+use crate::pipeline::{self, Pipeline, PipelineError, SCANS};
 
 /// What to serve, and where.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,9 +24,15 @@ pub struct ServeArgs {
     /// Directory of all data; made where it is missing.
     #[arg(long, value_name = "DIR", default_value = "recount-data")]
     pub data: PathBuf,
-    /// The definition of the totals; its pipeline then runs beside the engines.
+    /// What is counted [default: the one in DIR, else scans per project]. It is kept as DIR/recount.toml.
     #[arg(long, value_name = "FILE")]
     pub definition: Option<PathBuf>,
+    /// Shards of the Kinesis stream, where it is made.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(i32).range(1..=64))]
+    pub shards: i32,
+    /// How often the compactor archives, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub archive_every: u64,
 }
 
 /// Why serving did not start or ended.
@@ -39,6 +50,12 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// The definition.
+    #[error(transparent)]
+    Definition(#[from] ContextError),
+    /// The pipeline.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
     /// Anything else of the operating system.
     #[error("cannot serve: {0}")]
     Io(#[from] io::Error),
@@ -81,9 +98,37 @@ pub async fn serve(args: &ServeArgs, host: SharedHost) -> Result<(), ServeError>
     // The port first: the cheaper of the two that another process may hold.
     let listener = listen(args.port).await?;
     let address = listener.local_addr()?;
-    let engines = Engines::open(&args.data, host, Options::default())?;
+    // The definition before the engines: what is wrong with it shows before anything is made.
+    let (definition, text) = definition(args)?;
+    let engines = Engines::open(&args.data, Arc::clone(&host), Options::default())?;
+    std::fs::write(args.data.join(DEFINITION), text)?;
+    let sdk = crate::client::in_process(engines.door()).await;
+    let options = pipeline::Options {
+        shards: args.shards,
+        archive_every: Some(Duration::from_secs(args.archive_every)),
+        ..pipeline::Options::default()
+    };
+    let positions = args.data.join("positions.sqlite");
+    let pipeline = Pipeline::start(&engines, &sdk, &positions, Settings::default(), definition, host, &options).await?;
     println!("{}", ready_line(address, &args.data));
-    engines.serve(listener, stop).await?;
+    let served = engines.serve(listener, stop).await;
+    pipeline.stop().await;
+    served?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The definition's file in the data directory.
+const DEFINITION: &str = "recount.toml";
+
+/// The definition in force and its text: the one named, else the one that the directory was made with, else the built-in.
+fn definition(args: &ServeArgs) -> Result<(Definition, String), ServeError> {
+    let kept = args.data.join(DEFINITION);
+    let path = args.definition.clone().or_else(|| kept.exists().then_some(kept));
+    let Some(path) = path else {
+        let built_in = Definition::parse(SCANS, DEFINITION).map_err(ContextError::from)?;
+        return Ok((built_in, SCANS.to_owned()));
+    };
+    let definition = read_definition(&path.to_string_lossy())?;
+    Ok((definition, std::fs::read_to_string(path)?))
 }

@@ -1,0 +1,126 @@
+//! What a deployment's template would make: tables, stream, bucket. Made where missing, left alone where there.
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, StreamSpecification,
+    StreamViewType, TimeToLiveSpecification,
+};
+use recount_schemas::{Definition, Settings, items};
+
+use crate::clients::Clients;
+
+/// How long the local stream keeps its records, in hours: the seven days that a deployment asks for.
+const RETENTION_HOURS: i32 = 168;
+
+/// Something could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make {what} {name}: {cause}")]
+pub struct SetupError {
+    what: &'static str,
+    name: String,
+    cause: String,
+}
+
+/// One attribute of a key.
+struct KeyPart<'a> {
+    name: &'a str,
+    kind: ScalarAttributeType,
+    role: KeyType,
+}
+
+/// Makes whatever of the pipeline's things is missing. The source table's key attributes are strings.
+///
+/// # Errors
+/// The first thing that could not be made.
+pub async fn setup(
+    clients: &Clients,
+    definition: &Definition,
+    settings: &Settings,
+    shards: i32,
+) -> Result<(), SetupError> {
+    let roles = [KeyType::Hash, KeyType::Range];
+    let source: Vec<KeyPart<'_>> = definition
+        .key
+        .iter()
+        .zip(roles)
+        .map(|(name, role)| KeyPart { name, kind: ScalarAttributeType::S, role })
+        .collect();
+    let ours = |sort| {
+        vec![
+            KeyPart { name: items::PK, kind: ScalarAttributeType::S, role: KeyType::Hash },
+            KeyPart { name: items::SK, kind: sort, role: KeyType::Range },
+        ]
+    };
+    table(clients, &definition.table, &source, true).await?;
+    table(clients, &settings.totals, &ours(ScalarAttributeType::S), false).await?;
+    table(clients, &settings.ledger, &ours(ScalarAttributeType::B), false).await?;
+    table(clients, &settings.progress, &ours(ScalarAttributeType::S), false).await?;
+    expire_pages(clients, &settings.ledger).await?;
+    stream(clients, &settings.stream, shards).await?;
+    bucket(clients, &settings.bucket).await
+}
+
+async fn table(clients: &Clients, name: &str, key: &[KeyPart<'_>], streamed: bool) -> Result<(), SetupError> {
+    let failed = |cause: String| SetupError { what: "table", name: name.to_owned(), cause };
+    let mut request = clients.dynamodb.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
+    for part in key {
+        let attribute = AttributeDefinition::builder().attribute_name(part.name).attribute_type(part.kind.clone());
+        let element = KeySchemaElement::builder().attribute_name(part.name).key_type(part.role.clone());
+        request = request
+            .attribute_definitions(attribute.build().map_err(|e| failed(e.to_string()))?)
+            .key_schema(element.build().map_err(|e| failed(e.to_string()))?);
+    }
+    if streamed {
+        let images = StreamSpecification::builder()
+            .stream_enabled(true)
+            .stream_view_type(StreamViewType::NewAndOldImages)
+            .build()
+            .map_err(|e| failed(e.to_string()))?;
+        request = request.stream_specification(images);
+    }
+    match request.send().await {
+        Ok(_) => Ok(()),
+        Err(e) if e.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => Ok(()),
+        Err(e) => Err(failed(explain(&e))),
+    }
+}
+
+async fn expire_pages(clients: &Clients, name: &str) -> Result<(), SetupError> {
+    let failed = |cause: String| SetupError { what: "time to live of table", name: name.to_owned(), cause };
+    let described = clients.dynamodb.describe_time_to_live().table_name(name).send().await;
+    let described = described.map_err(|e| failed(explain(&e)))?;
+    if described.time_to_live_description().and_then(|ttl| ttl.attribute_name()).is_some() {
+        return Ok(()); // enabling it twice is an error
+    }
+    let ttl = TimeToLiveSpecification::builder().enabled(true).attribute_name(items::EXPIRES).build();
+    let ttl = ttl.map_err(|e| failed(e.to_string()))?;
+    let request = clients.dynamodb.update_time_to_live().table_name(name).time_to_live_specification(ttl);
+    request.send().await.map(drop).map_err(|e| failed(explain(&e)))
+}
+
+async fn stream(clients: &Clients, name: &str, shards: i32) -> Result<(), SetupError> {
+    let failed = |cause: String| SetupError { what: "stream", name: name.to_owned(), cause };
+    match clients.kinesis.create_stream().stream_name(name).shard_count(shards).send().await {
+        Ok(_) => {}
+        Err(e) if e.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => return Ok(()),
+        Err(e) => return Err(failed(explain(&e))),
+    }
+    let longer = clients.kinesis.increase_stream_retention_period().stream_name(name);
+    longer.retention_period_hours(RETENTION_HOURS).send().await.map(drop).map_err(|e| failed(explain(&e)))
+}
+
+async fn bucket(clients: &Clients, name: &str) -> Result<(), SetupError> {
+    match clients.s3.create_bucket().bucket(name).send().await {
+        Ok(_) => Ok(()),
+        Err(e)
+            if e.as_service_error()
+                .is_some_and(|e| e.is_bucket_already_owned_by_you() || e.is_bucket_already_exists()) =>
+        {
+            Ok(())
+        }
+        Err(e) => Err(SetupError { what: "bucket", name: name.to_owned(), cause: explain(&e) }),
+    }
+}
+
+fn explain(error: &(impl std::error::Error + 'static)) -> String {
+    aws_sdk_dynamodb::error::DisplayErrorContext(error).to_string()
+}
