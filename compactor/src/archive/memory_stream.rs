@@ -137,7 +137,7 @@ impl Source for MemoryStream {
         inner.pages += 1;
         let next = |at: usize| Some(format!("{shard}|{at}|{}", self.host.now_ms()));
         let at: usize = at.parse().unwrap();
-        if inner.pages % 5 == 0 {
+        if inner.pages.is_multiple_of(5) {
             return Ok(Page { records: vec![], next: next(at), behind_ms: Some(1_000) });
         }
         let found = inner.shards.get(&shard.parse().unwrap()).ok_or_else(|| SourceError::NotThere(shard.into()))?;

@@ -192,7 +192,7 @@ impl<S: Source> Reader<'_, S> {
             let now_ms = self.host.now_ms();
             let (ended, tip) = (page.next.is_none(), page.behind_ms == Some(0));
             let mut records = page.records;
-            if !begun && !(records.is_empty() && !ended && !tip) {
+            if !begun && (!records.is_empty() || ended || tip) {
                 begun = true;
                 let from_is_there = from.is_some()
                     && matches!(start, Start::At(_))

@@ -170,10 +170,9 @@ impl World {
                 record(&id, Some(["a", "b"][dice.roll(2) as usize]), created, "2")
             }
         };
-        if let Ok(judged) = definition().judge(text.as_bytes(), self.host.now_us()) {
-            if self.produced.insert(judged.key) {
-                self.records.push(text.clone());
-            }
+        let judged = definition().judge(text.as_bytes(), self.host.now_us());
+        if judged.is_ok_and(|judged| self.produced.insert(judged.key)) {
+            self.records.push(text.clone());
         }
         self.stream.put(&shard, &text);
     }
@@ -379,7 +378,7 @@ fn history(seed: u64) {
                     world.stream.merge(&open[0], &open[1]);
                 }
             }
-            4 | 5 if runs.len() < 3 => runs.push(world.archive(&mut dice, seed % 2 == 0)),
+            4 | 5 if runs.len() < 3 => runs.push(world.archive(&mut dice, seed.is_multiple_of(2))),
             6 if runs.len() < 3 => {
                 let (objects, host) = (world.objects.clone(), world.host.clone());
                 runs.push(Box::pin(async move {

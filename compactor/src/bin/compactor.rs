@@ -3,6 +3,9 @@
 //! Its event is `{"task":"archive"}`, or anything without a `task`, such as a schedule's own event. The answer is the run's
 //! report. The definition is a file named by `RECOUNT_DEFINITION`, or the text of one in `RECOUNT_DEFINITION_TOML`. Two
 //! invocations at once are safe: a schedule delivers at least once.
+//!
+//! `RECOUNT_ARCHIVE_COMMIT_MIB` sets the most MiB of records in a commit (1 to 256, else 64: a commit is held in memory),
+//! `RECOUNT_ARCHIVE_PACE=off` reads as fast as the stream gives, for a stream that nobody else reads.
 
 use std::env;
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws_config::BehaviorVersion;
 use lambda_runtime::{LambdaEvent, run, service_fn};
-use recount_compactor::archive::{ArchiveReport, Archiver, Kinesis, Until};
+use recount_compactor::archive::{ArchiveReport, Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
 use recount_compactor::bucket::Bucket;
 use recount_schemas::host::{Deadline, SharedHost, SystemHost};
 use recount_schemas::{Definition, Settings};
@@ -64,7 +67,23 @@ async fn archiver() -> anyhow::Result<(Archiver, SharedHost)> {
     let host = SystemHost::shared();
     let bucket = Bucket::new(aws_sdk_s3::Client::from_conf(s3), settings.bucket, host.clone());
     let stream = Kinesis::new(aws_sdk_kinesis::Client::new(&config), settings.stream);
-    Ok((Archiver::new(bucket, stream, definition, host.clone()), host))
+    let archiver = Archiver::new(bucket, stream, definition, host.clone()).with_limits(limits()?);
+    Ok((archiver, host))
+}
+
+fn limits() -> anyhow::Result<Limits> {
+    let mut limits = match env::var("RECOUNT_ARCHIVE_PACE").as_deref() {
+        Ok("off") => Limits::default().unpaced(),
+        Ok("on" | "") | Err(_) => Limits::default(),
+        Ok(other) => anyhow::bail!("RECOUNT_ARCHIVE_PACE is {other:?}; it can be on or off"),
+    };
+    if let Ok(text) = env::var("RECOUNT_ARCHIVE_COMMIT_MIB") {
+        let mib = text.parse::<u64>().ok().filter(|mib| (1..=MAX_COMMIT_BYTES >> 20).contains(mib));
+        let most = MAX_COMMIT_BYTES >> 20;
+        limits.commit_bytes =
+            mib.with_context(|| format!("RECOUNT_ARCHIVE_COMMIT_MIB is {text:?}; it can be 1 to {most}"))? << 20;
+    }
+    Ok(limits)
 }
 
 fn definition(settings: &Settings) -> anyhow::Result<Definition> {
