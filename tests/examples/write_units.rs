@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use recount_consumer::totals::{Entry, Totals};
 use recount_local::clients::Clients;
 use recount_local::engines::{Engines, Options, Storage};
-use recount_schemas::host::{Deadline, Host, SystemHost};
+use recount_schemas::host::{Deadline, SystemHost};
 use recount_schemas::{Amount, Cell, Definition, Delta, EventKey, Settings};
 
 /// Requests in flight.

@@ -1,1 +1,7 @@
-fn main() {}
+//! Whole-system tests: the real parts, the real SDK, embedded engines. One binary, so that it is linked once.
+//!
+//! - [`support`]: an oracle that shares no code with what it checks, records from the lives of items, a pipeline in this
+//!   process, processes of their own.
+
+mod smoke;
+mod support;

@@ -64,7 +64,10 @@ pub fn lives(rng: &mut fastrand::Rng, items: usize, now_us: i64, spread_s: i64) 
                 break;
             }
             let created = now_us - rng.i64(0..spread_s * 1_000_000);
-            changes.push((rng.u64(..), change(&format!("{item}-{step}-{:08x}", rng.u32(..)), &id, next.as_ref(), now.as_ref(), created)));
+            changes.push((
+                rng.u64(..),
+                change(&format!("{item}-{step}-{:08x}", rng.u32(..)), &id, next.as_ref(), now.as_ref(), created),
+            ));
             now = next;
         }
     }

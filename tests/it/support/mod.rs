@@ -1,0 +1,8 @@
+//! What the tests stand on.
+
+#![allow(dead_code)] // not every test uses every helper
+
+pub mod naive;
+pub mod process;
+pub mod records;
+pub mod world;
