@@ -1,4 +1,4 @@
-//! What one shard takes per second, when the limits are switched on: FACTS.md §4, BC:kinesis.PutRecord and GetRecords.
+//! What one shard takes per second, when the limits are switched on: the API reference of PutRecord and GetRecords.
 //!
 //! | | per shard | over it |
 //! | --- | --- | --- |

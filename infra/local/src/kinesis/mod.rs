@@ -1,8 +1,8 @@
 //! Kinesis Data Streams on one SQLite file: thin, durable, and honest about what AWS would answer.
 //!
 //! The part of the API that this workspace, the AWS CLI and boto3 use, over JSON 1.1, with the clock passed in. A
-//! request that was answered is in the file: it survives `kill -9`. Rules are taken from FACTS.md §4 (the developer
-//! guide and the service model) and are named where they are kept:
+//! request that was answered is in the file: it survives `kill -9`. Rules are taken from the Kinesis Data Streams Developer Guide
+//! (KDG) and the service model that botocore ships (BC), and are named where they are kept:
 //!
 //! | file | rule |
 //! | --- | --- |

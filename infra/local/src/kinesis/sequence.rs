@@ -1,6 +1,6 @@
 //! Sequence numbers in the layout of live AWS streams: 186 bits, 56 decimal digits, starting `49…` in our time.
 //!
-//! They do not fit a `u128` (FACTS.md §4), and whoever tries must find out here and not in production. As 47
+//! They do not fit a `u128` (live ones have 56 digits), and whoever tries must find out here and not in production. As 47
 //! hexadecimal digits, the most significant first:
 //!
 //! ```text

@@ -3,7 +3,7 @@
 //! - A record goes to the open shard whose range holds its hash key: the MD5 of its partition key as a 128-bit number,
 //!   or its `ExplicitHashKey` (BC:kinesis.PutRecord).
 //! - At most 500 records and 10 MiB a request; at most 1 MiB of data and partition key a record, which is what a stream
-//!   allows until `UpdateMaxRecordSize` (FACTS.md §4). A request over a limit is refused as a whole.
+//!   allows until `UpdateMaxRecordSize` (KDG large-records). A request over a limit is refused as a whole.
 //! - `PutRecords` answers record by record. Here a record fails only by throttling; its neighbours are kept.
 //! - One transaction a request: what was answered is durable, and a record is never half there.
 

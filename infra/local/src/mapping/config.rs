@@ -7,7 +7,7 @@ use super::Error;
 /// Where reading begins in a shard that has no position yet and no parent that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Starting {
-    /// At the oldest record. The default here; `LATEST` can miss events while a mapping is made (FACTS.md §2).
+    /// At the oldest record. The default here; `LATEST` can miss events while a mapping is made (LDG services-kinesis-create).
     #[default]
     TrimHorizon,
     /// Behind the newest record.

@@ -81,7 +81,7 @@ struct Outer<'a> {
     event_source_arn: &'a str,
 }
 
-/// One element of `Records`. There is no `encryptionType` in normal events (FACTS.md §2).
+/// One element of `Records`. There is no `encryptionType` in normal events (LDG with-kinesis, the sample event).
 pub(super) fn kinesis_record(record: &KinesisRecord<'_>) -> Vec<u8> {
     let outer = Outer {
         kinesis: Inner {

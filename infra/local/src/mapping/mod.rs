@@ -3,7 +3,7 @@
 //! It polls each shard, calls the function with batches of records in the shape of a Lambda event, reads its answer by
 //! the rules of partial batch responses, retries, bisects, gives up where told to, and remembers how far it came. At
 //! least once: a record may be delivered again at any time, and after a stop or a kill it is. The rules come from
-//! FACTS.md §2 (Lambda developer guide); everything that must hold "on top of Lambda" is proven on top of this.
+//! the Lambda Developer Guide (LDG), with the page's name beside each; everything that must hold "on top of Lambda" is proven on top of this.
 //!
 //! | file | what |
 //! | --- | --- |

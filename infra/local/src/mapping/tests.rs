@@ -1,4 +1,4 @@
-//! The mapping at work on an embedded stream; a test per rule of FACTS.md §2.
+//! The mapping at work on an embedded stream; a test per rule.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
