@@ -236,6 +236,13 @@ pub fn response(report: &BatchReport) -> KinesisEventResponse {
 mod tests {
     use super::*;
 
+    /// A batch can be taken on any thread: this compiles.
+    #[allow(dead_code)]
+    fn a_batch_can_be_spawned(consumer: &Consumer, event: &[u8]) {
+        fn is_send(_: &impl Send) {}
+        is_send(&consumer.handle(event, Deadline::NONE));
+    }
+
     #[test]
     fn the_answer_names_the_lowest_failed_record_and_never_an_empty_one() {
         let mut report = BatchReport::default();

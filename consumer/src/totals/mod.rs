@@ -365,3 +365,26 @@ fn refused(failure: &Failure<UpdateItemError>) -> Option<Option<item::Item>> {
 fn units(consumed: Option<&ConsumedCapacity>) -> f64 {
     consumed.and_then(ConsumedCapacity::capacity_units).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send(_: &impl Send) {}
+
+    #[tokio::test]
+    async fn work_on_cells_can_be_spawned() {
+        let config = aws_sdk_dynamodb::Config::builder().behavior_version_latest().build();
+        let dynamo = aws_sdk_dynamodb::Client::from_conf(config);
+        let text = "[source]\ntable = \"t\"\nkey = [\"k\"]\n[fold]\ngroup_by = \"g\"\n";
+        let definition = Arc::new(Definition::parse(text, "test").unwrap());
+        let host = recount_schemas::host::SystemHost::shared();
+        let totals = Totals::new(dynamo, &Settings::default(), definition, host);
+        let cell = Cell { group: "g".parse().unwrap(), month: "2026-11".parse().unwrap(), lane: 0 };
+        is_send(&totals.apply(&cell, &[], Deadline::NONE));
+        is_send(&totals.scan_cells());
+        is_send(&totals.look(&cell));
+        // Nothing to do asks nobody.
+        assert_eq!(totals.apply(&cell, &[], Deadline::NONE).await.unwrap(), Applied::default());
+    }
+}
