@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aws_config::BehaviorVersion;
-use lambda_runtime::{LambdaEvent, service_fn};
-use recount_consumer::handler::{Clients, Consumer};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use recount_consumer::handler::{Clients, Consumer, HandlerError};
 use recount_consumer::metrics::Metrics;
 use recount_schemas::host::{Deadline, SystemHost};
 use recount_schemas::{Definition, Settings};
@@ -42,7 +42,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
                 .handle(event.payload.get().as_bytes(), deadline)
                 .await
                 .inspect_err(|error| error!(%error, "the whole batch fails and comes again"))
-                .map_err(lambda_runtime::Error::from)
+                .map_err(diagnostic)
         }
     }))
     .await
@@ -64,6 +64,16 @@ async fn start() -> anyhow::Result<Consumer> {
     let consumer = Consumer::new(&clients, &settings, definition, SystemHost::shared(), Metrics::stdout());
     consumer.start().await?;
     Ok(consumer)
+}
+
+/// What Lambda shows of an error, under a type that can be told from others.
+fn diagnostic(error: HandlerError) -> Diagnostic {
+    let error_type = match error {
+        HandlerError::Envelope(_) => "recount.Envelope",
+        HandlerError::Totals(_) => "recount.Totals",
+        HandlerError::Stream(_) | HandlerError::LedgerTooShort { .. } => "recount.Stream",
+    };
+    Diagnostic { error_type: error_type.to_owned(), error_message: error.to_string() }
 }
 
 /// The time until `deadline_ms` (ms since 1970), less the margin, or less half of it where it is short.

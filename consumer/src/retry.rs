@@ -267,4 +267,94 @@ mod tests {
             assert_eq!(classify_answer(code, status), class, "{code:?} {status}");
         }
     }
+
+    use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+    use recount_schemas::host::Sleep;
+    use std::sync::{Arc, Mutex};
+
+    /// A host whose time passes only by sleeping, and whose jitter is always (nearly) the most.
+    #[derive(Debug, Default, Clone)]
+    struct Sleeper(Arc<Mutex<Duration>>);
+
+    impl Host for Sleeper {
+        fn now_us(&self) -> i64 {
+            0
+        }
+
+        fn monotonic(&self) -> Duration {
+            *self.0.lock().unwrap()
+        }
+
+        fn random_u64(&self) -> u64 {
+            u64::MAX
+        }
+
+        fn sleep(&self, duration: Duration) -> Sleep {
+            let time = self.0.clone();
+            Box::pin(async move { *time.lock().unwrap() += duration })
+        }
+    }
+
+    type Answer = Result<u32, SdkError<UpdateItemError, HttpResponse>>;
+
+    fn timeout() -> Answer {
+        Err(SdkError::timeout_error("no answer"))
+    }
+
+    /// The outcome, the number of requests, the time that passed.
+    async fn run(
+        deadline: Option<Duration>,
+        mut answer: impl FnMut(u32) -> Option<Answer>,
+    ) -> (Result<u32, Failure<UpdateItemError>>, u32, Duration) {
+        let (host, tuning, meter) = (Sleeper::default(), Tuning::default(), Meter::default());
+        let deadline = deadline.map_or(Deadline::NONE, |after| Deadline::after(&host, after));
+        let caller = Caller { host: &host, tuning: &tuning, deadline, meter: &meter };
+        let mut sent = 0;
+        let outcome = caller
+            .call(|| {
+                sent += 1;
+                let answer = answer(sent);
+                async move {
+                    match answer {
+                        Some(answer) => answer,
+                        None => std::future::pending().await,
+                    }
+                }
+            })
+            .await;
+        (outcome, sent, host.monotonic())
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_is_tried_again_with_growing_pauses() {
+        let (outcome, sent, took) = run(None, |n| Some(if n < 4 { timeout() } else { Ok(7) })).await;
+        assert_eq!((outcome.unwrap(), sent), (7, 4));
+        assert!(took > Duration::from_millis(340) && took <= Duration::from_millis(350), "50 + 100 + 200: {took:?}");
+    }
+
+    #[tokio::test]
+    async fn attempts_are_bounded_by_number_and_by_time() {
+        let (outcome, sent, _) = run(None, |_| Some(timeout())).await;
+        assert!(matches!(outcome, Err(Failure::Sdk(_))));
+        assert_eq!(sent, Tuning::default().attempts);
+        let (outcome, sent, took) = run(Some(Duration::from_millis(120)), |_| Some(timeout())).await;
+        assert!(matches!(outcome, Err(Failure::Deadline)));
+        assert_eq!((sent, took), (2, Duration::from_millis(120)));
+    }
+
+    #[tokio::test]
+    async fn a_request_without_an_answer_ends_at_the_deadline() {
+        let (outcome, sent, took) = run(Some(Duration::from_secs(9)), |_| None).await;
+        assert!(matches!(outcome, Err(Failure::Deadline)));
+        assert_eq!((sent, took), (1, Duration::from_secs(9)));
+        let (outcome, sent, _) = run(Some(Duration::ZERO), |_| None).await;
+        assert!(matches!(outcome, Err(Failure::Deadline)));
+        assert_eq!(sent, 0, "nothing is begun after the deadline");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_pass_is_not_tried_again() {
+        let (outcome, sent, _) = run(None, |_| Some(Err(SdkError::construction_failure("bad")))).await;
+        assert_eq!((outcome.unwrap_err().to_string().as_str(), sent), ("the request could not be made", 1));
+    }
 }

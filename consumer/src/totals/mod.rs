@@ -10,6 +10,7 @@ pub mod error;
 pub mod item;
 pub mod read;
 
+use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -127,10 +128,11 @@ impl Totals {
         let mut deltas: BTreeMap<EventKey, &Delta> = BTreeMap::new();
         let mut repeated = Vec::new();
         for entry in entries {
-            if deltas.contains_key(&entry.key) {
-                repeated.push(entry.key);
-            } else {
-                deltas.insert(entry.key, &entry.delta);
+            match deltas.entry(entry.key) {
+                MapEntry::Vacant(new) => {
+                    new.insert(&entry.delta);
+                }
+                MapEntry::Occupied(_) => repeated.push(entry.key),
             }
         }
         let caller = self.caller(deadline, meter);
