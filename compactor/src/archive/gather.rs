@@ -136,8 +136,8 @@ fn is_due(before: Option<&ShardEnd>, reading: &Reading, renewal_ms: i64) -> bool
     }
 }
 
-/// The end of a shard that expired before it was read to its end.
-fn vanished(shard: ShardId, end: &ShardEnd, now_ms: i64) -> Reading {
+/// The end of a shard that is gone before it was read to its end: what it still held is lost.
+pub(super) fn vanished(shard: ShardId, end: &ShardEnd, now_ms: i64) -> Reading {
     let lost = Lost { after: end.to.clone(), before: None, since_ms: end.caught_up_ms, found_ms: now_ms };
     Reading {
         shard,

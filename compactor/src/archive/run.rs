@@ -1,6 +1,6 @@
 //! The run.
 //!
-//! 1. Read the log to its head and finish the last entry.
+//! 1. Read the log to its head and finish the last entry. Close, as lost, what a former life of the stream left open.
 //! 2. Read the shards beyond the log.
 //! 3. Tell rows from duplicates, conflicts and what cannot be judged; write the latter two beside the archive.
 //! 4. Stage one file per month.
@@ -24,9 +24,10 @@ use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::{Definition, ShardId};
 
 use super::finish::{Catalog, finish};
-use super::gather::{Gathered, Gatherer};
+use super::gather::{Gathered, Gatherer, vanished};
 use super::kinesis::Kinesis;
 use super::life::Life;
+use super::read::Reading;
 use super::report::{ArchiveReport, ShardReport};
 use super::sort::{sort, write_aside};
 use super::source::{Source, Summary};
@@ -130,6 +131,7 @@ impl<O: Objects, S: Source> Archiver<O, S> {
         report: &mut ArchiveReport,
     ) -> Result<(), ArchiveError> {
         self.finish(log, state, life).await?;
+        self.close_former_lives(log, state, life, report).await?;
         let mut tips: BTreeSet<ShardId> = BTreeSet::new();
         while life.may_read() && !matches!(until, Until::Commits(most) if report.commits >= most) {
             let summary = self.source.describe().await?;
@@ -169,6 +171,37 @@ impl<O: Objects, S: Source> Archiver<O, S> {
             }
         }
         report.tidied = tidy(&self.objects, state, life).await?;
+        Ok(())
+    }
+
+    /// A stream that was deleted and made anew: what its former life still held, nobody can read any more. Its open shards
+    /// are closed, as lost.
+    async fn close_former_lives(
+        &self,
+        log: &LogStore<O>,
+        state: &mut State,
+        life: &Life,
+        report: &mut ArchiveReport,
+    ) -> Result<(), ArchiveError> {
+        let summary = self.source.describe().await?;
+        // Each turn closes one former life, or finds that another run did.
+        while life.may_write() {
+            let now_ms = self.host.now_ms();
+            let former = state.streams.iter().find_map(|(stream, end)| {
+                let gone = stream.arn == summary.stream.arn && stream.created_ms < summary.stream.created_ms;
+                let readings: Vec<Reading> = end
+                    .shards
+                    .iter()
+                    .filter(|(_, end)| gone && !end.closed)
+                    .map(|(shard, end)| vanished(shard.clone(), end, now_ms))
+                    .collect();
+                (!readings.is_empty()).then(|| (stream.clone(), readings))
+            });
+            let Some((stream, readings)) = former else { break };
+            let gathered = Gathered { readings, ..Gathered::default() };
+            let plan = self.plan(Summary { stream, ..summary.clone() }, gathered, state, life).await?;
+            self.commit(plan, log, state, life, report).await?;
+        }
         Ok(())
     }
 

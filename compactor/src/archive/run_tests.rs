@@ -332,6 +332,10 @@ fn a_stream_made_anew_begins_anew() {
     run(&world.objects, &world.stream, &world.host);
     let state = state(&world.objects, &world.host);
     assert_eq!(state.streams.len(), 2);
+    // Whether the former life held more than was read, nobody can say any more.
+    let (former, now) = (state.streams.keys().next().unwrap(), state.streams.keys().last().unwrap());
+    assert_eq!(state.lost.iter().map(|hole| &hole.stream).collect::<Vec<_>>(), [former]);
+    assert!(!state.streams[now].shards.values().any(|end| end.closed));
     assert_eq!(archived(&world.objects, &state).len(), world.produced.len());
 }
 

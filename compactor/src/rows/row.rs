@@ -56,8 +56,8 @@ pub struct ArchivedRow {
 }
 
 impl ArchivedRow {
-    /// The row of a record: `raw` is the text that was judged.
-    pub fn new(judged: &Judged<'_>, raw: &str, place: Place) -> Self {
+    /// The row of a record: `raw` is the text that was judged, `content` its change's content hash.
+    pub fn new(judged: &Judged<'_>, content: [u8; 16], raw: &str, place: Place) -> Self {
         let change = &judged.change;
         let owned = |text: Option<&str>| text.map(str::to_owned);
         Self {
@@ -77,7 +77,7 @@ impl ArchivedRow {
             user_identity: owned(change.user_identity),
             // What was judged can be stripped; should that ever not hold, the whole record is kept instead.
             envelope: envelope::strip(raw).unwrap_or_else(|_| raw.to_owned()),
-            content: change.content_hash().0,
+            content,
             measures: judged.measures.clone(),
         }
     }
