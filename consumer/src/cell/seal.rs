@@ -96,4 +96,30 @@ mod tests {
         assert_eq!(Seal::of(&look, look.recent.clone()).unwrap().sealed, EventKey::least_at(9));
         assert_eq!(Seal::of(&look, [EventKey::least_at(3)].into()), None);
     }
+
+    /// Write units per event of one cell that gets its events one by one, `gap_ms` apart: one for the event, two for a sealing
+    /// (page and flip, all below 1 KB).
+    fn cost_of_single_events(gap_ms: i64) -> f64 {
+        let tuning = Tuning::new(35);
+        let (events, mut writes) = (10_000, 0);
+        let mut look = Look::default();
+        for i in 0..events {
+            let before = look.recent.len();
+            look.recent.insert(EventKey::least_at(i * gap_ms));
+            writes += 1;
+            if Seal::is_due(before, look.recent.len(), &tuning) {
+                let seal = Seal::plan(&look, &tuning).unwrap();
+                look.recent.retain(|key| !seal.keys.contains(key));
+                writes += 2;
+            }
+            assert!(look.recent.len() < tuning.seal_at, "the item stays below 1 KB");
+        }
+        f64::from(writes) / events as f64
+    }
+
+    #[test]
+    fn an_event_that_comes_alone_costs_little_more_than_one_unit() {
+        assert!(cost_of_single_events(10_000) < 1.041, "slow: one key stays in");
+        assert!(cost_of_single_events(10) < 1.052, "fast: a quarter stays in");
+    }
 }
