@@ -297,6 +297,7 @@ mod tests {
 
     type Answer = Result<u32, SdkError<UpdateItemError, HttpResponse>>;
 
+    #[allow(clippy::result_large_err)] // the SDK's own type
     fn timeout() -> Answer {
         Err(SdkError::timeout_error("no answer"))
     }
