@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use recount_schemas::{Amount, Definition, Delta};
 
-use super::escape::shown;
+use super::escape::{shown, shown_message};
 use crate::archive::ArchiveReport;
 use crate::explain::{Event, Summary};
 use crate::recompute::Report as Recomputation;
@@ -24,6 +24,9 @@ const CELLS: usize = 200;
 fn table(header: &[String], right: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    for line in [TableComponent::HorizontalLines, TableComponent::MiddleIntersections] {
+        table.remove_style(line);
+    }
     for (i, column) in table.column_iter_mut().enumerate() {
         if i >= right {
             column.set_cell_alignment(CellAlignment::Right);
@@ -50,7 +53,7 @@ fn grouped(n: i64) -> String {
         text.push('-');
     }
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -140,8 +143,8 @@ fn finding_row(finding: &Finding) -> Vec<String> {
         None => ("-".to_owned(), "-".to_owned()),
     };
     let mut events = match finding.count {
-        0 => shown(&finding.detail),
-        n => format!("{}: {}", plural(n, "event"), shown(&finding.detail)),
+        0 => shown_message(&finding.detail),
+        n => format!("{}: {}", plural(n, "event"), shown_message(&finding.detail)),
     };
     for event in finding.events.iter().take(NAMED) {
         let place = event.origin.as_ref().map(|origin| {
@@ -215,7 +218,7 @@ pub fn repair(report: &Repair) -> String {
         }
         text.push('\n');
     }
-    if report.confirmed {
+    if !report.applied.is_empty() {
         let count = |step: Step| report.applied.iter().filter(|cell| cell.number == step).count() as u64;
         let counted: u64 = report.applied.iter().map(|cell| cell.counted).sum();
         let _ = writeln!(
@@ -238,7 +241,7 @@ pub fn repair(report: &Repair) -> String {
     if !report.confirmed && !report.plans.is_empty() {
         text.push_str("nothing was changed; apply it with --plan HASH --confirm, or make and apply with --confirm\n");
     } else if report.plans.is_empty() {
-        text.push_str("nothing to repair\n");
+        text.push_str("there is nothing that a plan could repair\n");
     }
     text
 }
@@ -261,15 +264,15 @@ pub fn explanation(summary: &Summary, events: &[Event]) -> String {
     let mut text = format!("{}\n", drawn(&table));
     let more = summary.archived.saturating_sub(events.len() as u64);
     if more > 0 {
-        let _ = writeln!(text, "… and {} more (--limit, or --format json)", plural(more, "event"));
+        let _ = writeln!(text, "… and {} (--limit, or --format json)", plural(more, "more event"));
     }
     let _ = writeln!(
         text,
-        "{} {}: the number is {}; {} archived, {} of them in the number; {} of the ledger not archived",
+        "{} {}: the number is {}; {}, {} of them in the number; {} of the ledger not archived",
         shown(summary.group.as_str()),
         summary.month,
         delta(&summary.number),
-        plural(summary.archived, "event"),
+        plural(summary.archived, "archived event"),
         summary.counted,
         plural(summary.unarchived, "key"),
     );

@@ -100,8 +100,8 @@ async fn rows_of_another_definition_are_refused() {
 }
 
 /// A change of an item between states of (group, month, bytes), as a record.
-fn record(n: i64, old: Option<(u8, u8, i64)>, new: Option<(u8, u8, i64)>, table: &str, ttl: bool) -> String {
-    let image = |name: &str, state: Option<(u8, u8, i64)>| {
+fn record(n: i64, old: ItemState, new: ItemState, table: &str, ttl: bool) -> String {
+    let image = |name: &str, state: ItemState| {
         state.map_or_else(String::new, |(group, month, bytes)| {
             format!(
                 r#""{name}":{{"scan_id":{{"S":"i"}},"project_id":{{"S":"g{group}"}},"scanned_at":{{"S":"2026-{:02}-15T00:00:00Z"}},"bytes":{{"N":"{bytes}"}}}},"#,
@@ -123,7 +123,10 @@ fn record(n: i64, old: Option<(u8, u8, i64)>, new: Option<(u8, u8, i64)>, table:
     )
 }
 
-fn states() -> impl Strategy<Value = (Option<(u8, u8, i64)>, Option<(u8, u8, i64)>)> {
+/// An item's group, month and bytes.
+type ItemState = Option<(u8, u8, i64)>;
+
+fn states() -> impl Strategy<Value = (ItemState, ItemState)> {
     let state = || (0u8..3, 0u8..3, -9i64..9);
     prop_oneof![
         state().prop_map(|new| (None, Some(new))),

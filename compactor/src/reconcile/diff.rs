@@ -292,7 +292,9 @@ impl CellDiff {
             }
         }
         if let Some(difference) = &unexplained {
-            let detail = format!("the number differs from its own ledger by {}", in_words(difference));
+            let kept = !difference.is_zero() && *difference == self.missing_delta;
+            let also = if kept { ": it still holds the missing events, whose keys its ledger has lost" } else { "" };
+            let detail = format!("the number differs from its own ledger by {}{also}", in_words(difference));
             findings.push(Finding::about(Kind::Damaged, &self.cell, Named::default(), detail));
         }
         for finding in &mut findings {
