@@ -182,7 +182,7 @@ impl Context {
                 created.map(Some).ok_or_else(|| failed("it does not say when it was created".to_owned()))
             }
             Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => Ok(None),
-            Err(error) => Err(failed(aws_sdk_kinesis::error::DisplayErrorContext(error).to_string())),
+            Err(error) => Err(failed(recount_schemas::causes(&error))),
         }
     }
 }

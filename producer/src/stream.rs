@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::error::DisplayErrorContext;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use futures::future::{Either, select};
@@ -118,7 +117,7 @@ impl Sender {
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) => {
-                let error = DisplayErrorContext(&error).to_string();
+                let error = recount_schemas::causes(&error);
                 tracing::warn!(error, stream = self.stream, records = sent.len(), "PutRecords failed");
                 return refused;
             }

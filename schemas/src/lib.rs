@@ -12,10 +12,11 @@
 //! - [`amount`], [`period`]: exact sums; months and years in the definition's time zone.
 //! - [`items`], [`quarantine`], [`archive`]: the shapes of what is stored in DynamoDB, in S3, in Parquet.
 //! - [`settings`]: the names of tables, stream and bucket, from the environment.
-//! - [`host`]: time, randomness and sleep, passed in.
+//! - [`host`]: time, randomness and sleep, passed in. [`causes`](mod@causes): an error in one line.
 
 pub mod amount;
 pub mod archive;
+pub mod causes;
 pub mod change;
 pub mod definition;
 pub mod event_key;
@@ -30,6 +31,7 @@ pub mod settings;
 pub mod verdict;
 
 pub use amount::Amount;
+pub use causes::causes;
 pub use change::{Change, EventName};
 pub use definition::Definition;
 pub use event_key::EventKey;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::ShardIteratorType;
 use bytes::Bytes;
 use recount_schemas::{SequenceNumber, ShardId};
@@ -48,7 +48,7 @@ impl Kinesis {
             Some("ProvisionedThroughputExceededException" | "LimitExceededException" | "KMSThrottlingException") => {
                 SourceError::Throttled(what)
             }
-            _ => SourceError::Failed { action: what, why: DisplayErrorContext(&error).to_string() },
+            _ => SourceError::Failed { action: what, why: recount_schemas::causes(&error) },
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use recount_schemas::causes;
 
 /// An operation on an object failed. A write may have happened all the same, unless the error is
 /// [`Refused`](Self::Refused).
@@ -99,7 +100,7 @@ where
         matches!(code, Some("RequestTimeout" | "SlowDown" | "ThrottlingException" | "RequestTimeTooSkewed"));
     let refused = matches!(status, Some(400..=499)) && !matches!(status, Some(408 | 409 | 429)) && !passing_code;
     let unsent = matches!(error, SdkError::ConstructionFailure(_));
-    let (bucket, key, why) = (bucket.to_owned(), key.to_owned(), DisplayErrorContext(&error).to_string());
+    let (bucket, key, why) = (bucket.to_owned(), key.to_owned(), causes(&error));
     if missing_key {
         BucketError::Missing { bucket, key }
     } else if refused || unsent {

@@ -1,6 +1,6 @@
 //! Applying a plan, cell by cell, in the plan's order; every step may be done again.
 
-use aws_sdk_dynamodb::error::{DisplayErrorContext, SdkError};
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnRefusal};
 use recount_consumer::retry::{Caller, Failure, Meter};
@@ -155,7 +155,7 @@ impl Applier<'_> {
                 sk: cell_sk(cell.cell.month, cell.cell.lane),
                 why: match failure {
                     Failure::Deadline => "the time is up".to_owned(),
-                    Failure::Sdk(error) => DisplayErrorContext(error).to_string(),
+                    Failure::Sdk(error) => recount_schemas::causes(error.as_ref()),
                 },
             }),
         }

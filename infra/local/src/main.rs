@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use recount_local::demo::{DemoArgs, DemoError, demo};
 use recount_local::serve::{ServeArgs, ServeError, serve};
+use recount_schemas::causes;
 use recount_schemas::host::SystemHost;
 use tracing_subscriber::EnvFilter;
 
@@ -50,23 +51,12 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("error: {}", with_causes(&e));
+            eprintln!("error: {}", causes(e.as_ref()));
             let usage = e.downcast_ref::<DemoError>().is_some_and(DemoError::is_usage)
                 || matches!(e.downcast_ref::<ServeError>(), Some(ServeError::Definition(_)));
             ExitCode::from(if usage { 3 } else { 2 })
         }
     }
-}
-
-/// An error and those of its causes that its own text does not hold already.
-fn with_causes(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 #[tokio::main]

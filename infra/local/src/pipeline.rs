@@ -160,7 +160,7 @@ struct FailureBucket {
 impl OnFailure for FailureBucket {
     async fn put(&self, key: &str, body: Bytes) -> Result<(), String> {
         let put = self.s3.put_object().bucket(&self.bucket).key(format!("{ON_FAILURE}{key}")).body(body.into());
-        put.send().await.map(drop).map_err(|e| aws_sdk_s3::error::DisplayErrorContext(&e).to_string())
+        put.send().await.map(drop).map_err(|e| recount_schemas::causes(&e))
     }
 }
 

@@ -122,5 +122,5 @@ async fn bucket(clients: &Clients, name: &str) -> Result<(), SetupError> {
 }
 
 fn explain(error: &(impl std::error::Error + 'static)) -> String {
-    aws_sdk_dynamodb::error::DisplayErrorContext(error).to_string()
+    recount_schemas::causes(error)
 }

@@ -21,7 +21,6 @@ pub mod partition;
 pub mod quarantine;
 
 use aws_lambda_events::event::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
-use aws_sdk_kinesis::error::DisplayErrorContext;
 use recount_schemas::host::{Deadline, SharedHost};
 
 use crate::stream::{Outgoing, Sender, Sending, within};
@@ -111,7 +110,7 @@ impl Relay {
                     outbox.quarantined(i);
                 }
                 Some(Err(error)) => {
-                    let error = DisplayErrorContext(&error).to_string();
+                    let error = recount_schemas::causes(&error);
                     tracing::error!(error, sequence_number = record.name, "could not quarantine a record");
                 }
                 None => return,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use aws_sdk_kinesis::error::DisplayErrorContext;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 use futures::TryStreamExt;
@@ -168,7 +167,7 @@ async fn edit(pipeline: &Pipeline) -> Result<String, DemoError> {
 }
 
 fn aws(error: impl std::error::Error + 'static) -> DemoError {
-    DemoError::Incident(DisplayErrorContext(&error).to_string())
+    DemoError::Incident(recount_schemas::causes(&error))
 }
 
 fn staging(error: impl std::fmt::Display) -> DemoError {
