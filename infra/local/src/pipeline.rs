@@ -40,6 +40,8 @@ pub const ON_FAILURE: &str = "on-failure/";
 
 /// How long a function may take for a batch: Lambda's timeout of a deployment.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long after a failure a mapping is started again.
+const RESTART: Duration = Duration::from_secs(1);
 /// How long a stopping pipeline waits for batches in flight. They are safe to cut: they come again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -236,8 +238,8 @@ impl Pipeline {
 
         let stop = watch::channel(false).0;
         let mut tasks = JoinSet::new();
-        spawn_mapping(&mut tasks, "relay", relay.clone(), stop.subscribe());
-        spawn_mapping(&mut tasks, "consumer", consumer.clone(), stop.subscribe());
+        spawn_mapping(&mut tasks, "relay", relay.clone(), Arc::clone(&host), stop.subscribe());
+        spawn_mapping(&mut tasks, "consumer", consumer.clone(), Arc::clone(&host), stop.subscribe());
         if let Some(every) = options.archive_every {
             let (archiver, stopped) = (archiver.clone(), stop.subscribe());
             let thread = own_thread(move || schedule(archiver, every, host, stopped));
@@ -307,15 +309,22 @@ impl Pipeline {
     }
 }
 
+/// Runs a mapping until it is stopped. What ends it otherwise (its file could not be written, say) is waited out and it is
+/// started again, from the positions that it kept; only a kill that was asked for is final.
 fn spawn_mapping<S: crate::mapping::Source + 'static>(
     tasks: &mut JoinSet<()>,
     name: &'static str,
     mapping: Mapping<S>,
+    host: SharedHost,
     stop: watch::Receiver<bool>,
 ) {
     tasks.spawn(async move {
-        if let Err(error) = mapping.run(stop).await {
+        while let Err(error) = mapping.run(stop.clone()).await {
             tracing::error!(%error, name, "the mapping ended");
+            if matches!(error, crate::mapping::Error::Killed) || *stop.borrow() {
+                return;
+            }
+            host.sleep(RESTART).await;
         }
     });
 }

@@ -101,7 +101,6 @@ pub async fn serve(args: &ServeArgs, host: SharedHost) -> Result<(), ServeError>
     // The definition before the engines: what is wrong with it shows before anything is made.
     let (definition, text) = definition(args)?;
     let engines = Engines::open(&args.data, Arc::clone(&host), Options::default())?;
-    std::fs::write(args.data.join(DEFINITION), text)?;
     let sdk = crate::client::in_process(engines.door()).await;
     let options = pipeline::Options {
         shards: args.shards,
@@ -110,6 +109,8 @@ pub async fn serve(args: &ServeArgs, host: SharedHost) -> Result<(), ServeError>
     };
     let positions = args.data.join("positions.sqlite");
     let pipeline = Pipeline::start(&engines, &sdk, &positions, Settings::default(), definition, host, &options).await?;
+    // Only now: a definition that the totals refuse must not take the place of theirs.
+    keep(&args.data.join(DEFINITION), &text)?;
     println!("{}", ready_line(address, &args.data));
     let served = engines.serve(listener, stop).await;
     pipeline.stop().await;
@@ -120,6 +121,13 @@ pub async fn serve(args: &ServeArgs, host: SharedHost) -> Result<(), ServeError>
 
 /// The definition's file in the data directory.
 const DEFINITION: &str = "recount.toml";
+
+/// Writes a file at once or not at all: a kill leaves the old one or the new one.
+fn keep(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("toml.new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(new, path)
+}
 
 /// The definition in force and its text: the one named, else the one that the directory was made with, else the built-in.
 fn definition(args: &ServeArgs) -> Result<(Definition, String), ServeError> {

@@ -101,8 +101,15 @@ async fn stream(clients: &Clients, name: &str, shards: i32) -> Result<(), SetupE
     let failed = |cause: String| SetupError { what: "stream", name: name.to_owned(), cause };
     match clients.kinesis.create_stream().stream_name(name).shard_count(shards).send().await {
         Ok(_) => {}
-        Err(e) if e.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => return Ok(()),
+        Err(e) if e.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => {}
         Err(e) => return Err(failed(explain(&e))),
+    }
+    // Asked also of a stream that was there: whoever made it may have been killed before this.
+    let described = clients.kinesis.describe_stream_summary().stream_name(name).send().await;
+    let described = described.map_err(|e| failed(explain(&e)))?;
+    let hours = described.stream_description_summary().map_or(0, |summary| summary.retention_period_hours());
+    if hours >= RETENTION_HOURS {
+        return Ok(());
     }
     let longer = clients.kinesis.increase_stream_retention_period().stream_name(name);
     longer.retention_period_hours(RETENTION_HOURS).send().await.map(drop).map_err(|e| failed(explain(&e)))
@@ -123,4 +130,29 @@ async fn bucket(clients: &Clients, name: &str) -> Result<(), SetupError> {
 
 fn explain(error: &(impl std::error::Error + 'static)) -> String {
     recount_schemas::causes(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engines::{Engines, Options, Storage};
+    use recount_schemas::host::SystemHost;
+
+    #[tokio::test]
+    async fn what_is_there_stays_and_a_short_retention_is_lengthened() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { storage: Storage::Memory, ..Options::default() };
+        let engines = Engines::open(dir.path(), SystemHost::shared(), options).unwrap();
+        let clients = Clients::new(&crate::client::in_process(engines.door()).await);
+        let definition = Definition::parse(crate::pipeline::SCANS, "recount.toml").unwrap();
+        let settings = Settings::default();
+        // As after a kill between the two requests.
+        clients.kinesis.create_stream().stream_name(&settings.stream).shard_count(3).send().await.unwrap();
+        for _ in 0..2 {
+            setup(&clients, &definition, &settings, 2).await.unwrap();
+            let described = clients.kinesis.describe_stream_summary().stream_name(&settings.stream).send().await;
+            let summary = described.unwrap().stream_description_summary.unwrap();
+            assert_eq!((summary.retention_period_hours(), summary.open_shard_count()), (RETENTION_HOURS, 3));
+        }
+    }
 }
