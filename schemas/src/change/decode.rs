@@ -13,8 +13,12 @@
 //! The precision of a live destination can be changed (`UpdateKinesisStreamingDestination`), so one stream can hold both.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Change, EventName, Form, Precision};
@@ -31,6 +35,27 @@ const PLAUSIBLE_MS: i64 = 100_000_000_000_000;
 #[serde(transparent)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
+/// A JSON object and nothing else: what is derived would also read a list of the members' values in their order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
+    }
+}
+
 #[derive(Deserialize)]
 struct Record<'a> {
     #[serde(borrow, rename = "eventID")]
@@ -46,7 +71,7 @@ struct Record<'a> {
     #[serde(borrow, rename = "userIdentity")]
     user_identity: Option<&'a RawValue>,
     #[serde(borrow)]
-    dynamodb: Option<Body<'a>>,
+    dynamodb: Option<Object<Body<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -79,8 +104,8 @@ impl<'a> Change<'a> {
             return Err(not_a_change(&format_args!("{} bytes, more than any record can have", bytes.len())));
         }
         let text = std::str::from_utf8(bytes).map_err(|e| not_a_change(&e))?;
-        let record: Record<'a> = serde_json::from_str(text).map_err(|e| not_a_change(&e))?;
-        let body = record.dynamodb.ok_or_else(|| bad_member("dynamodb is missing"))?;
+        let Object(record) = serde_json::from_str::<Object<Record<'a>>>(text).map_err(|e| not_a_change(&e))?;
+        let Object(body) = record.dynamodb.ok_or_else(|| bad_member("dynamodb is missing"))?;
 
         let (form, table) = match (record.table_name, record.record_format, record.source_arn) {
             (Some(table), _, _) => (Form::Kinesis, table.0),
@@ -102,8 +127,8 @@ impl<'a> Change<'a> {
 
         let ttl = match record.user_identity {
             Some(raw) if event_name == EventName::Remove => {
-                let identity: Identity<'_> =
-                    serde_json::from_str(raw.get()).map_err(|e| bad_member(format_args!("userIdentity: {e}")))?;
+                let Object(identity) = serde_json::from_str::<Object<Identity<'_>>>(raw.get())
+                    .map_err(|e| bad_member(format_args!("userIdentity: {e}")))?;
                 let is = |text: Option<Text<'_>>, value: &str| text.is_some_and(|t| t.0 == value);
                 is(identity.kind, "Service") && is(identity.principal, "dynamodb.amazonaws.com")
             }
@@ -232,6 +257,9 @@ mod tests {
         assert_eq!(Change::decode(by_user.as_bytes()).unwrap().class(), "remove");
         let none = STREAMS.replace(r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#, "null");
         assert_eq!(Change::decode(none.as_bytes()).unwrap().class(), "remove");
+        let list = r#"["Service","dynamodb.amazonaws.com"]"#;
+        let list = STREAMS.replace(r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#, list);
+        assert_eq!(code(&list), QuarantineCode::BadMember);
     }
 
     #[test]
@@ -267,6 +295,13 @@ mod tests {
         ] {
             assert_eq!(code(&KINESIS.replace(from, to)), expected, "{from} -> {to}");
         }
+        // A list of the members' values, in the order of this module's own types, is no record.
+        let body = &KINESIS[KINESIS.find(r#"{"Approx"#).unwrap()..KINESIS.find(",\n        \"eventSource\"").unwrap()];
+        assert_eq!(code(&format!(r#"["id","INSERT","scans","x",null,null,{body}]"#)), NotAChange);
+        assert_eq!(
+            code(&KINESIS.replace(body, r#"[1721011165891550,"MICROSECOND",{},{"n":{"N":"1"}},null]"#)),
+            NotAChange
+        );
         assert_eq!(Change::decode(&[0xff, 0xfe]).unwrap_err().code, NotAChange);
         assert_eq!(code(&"[".repeat(100_000)), NotAChange);
     }
