@@ -3,6 +3,8 @@
 //! - [`support`]: an oracle that shares no code with what it checks, records from the lives of items, a pipeline in this
 //!   process, processes of their own.
 
+mod bad_records;
+mod redelivery;
 mod smoke;
 mod support;
 mod totals;
