@@ -223,9 +223,10 @@ pub fn repair(report: &Repair) -> String {
         let counted: u64 = report.applied.iter().map(|cell| cell.counted).sum();
         let _ = writeln!(
             text,
-            "applied to {}; done before: {}; refused: {}; {} counted",
+            "applied to {}; done before: {}; only raised: {}; refused: {}; {} counted",
             plural(count(Step::Done), "cell"),
             count(Step::DoneBefore),
+            count(Step::Raised),
             count(Step::Refused),
             plural(counted, "missing event")
         );

@@ -26,6 +26,8 @@ pub struct Sorter {
     held: usize,
     limit: usize,
     runs: Vec<File>,
+    #[cfg(test)]
+    pushed: usize,
 }
 
 impl Sorter {
@@ -36,13 +38,30 @@ impl Sorter {
 
     /// With a buffer of `limit` bytes.
     pub fn with_buffer(limit: usize) -> Self {
-        Self { buffer: Vec::new(), held: 0, limit, runs: Vec::new() }
+        Self {
+            buffer: Vec::new(),
+            held: 0,
+            limit,
+            runs: Vec::new(),
+            #[cfg(test)]
+            pushed: 0,
+        }
+    }
+
+    /// How many entries it was given.
+    #[cfg(test)]
+    pub fn pushed(&self) -> usize {
+        self.pushed
     }
 
     /// Takes one entry.
     pub fn push(&mut self, key: Vec<u8>, value: Vec<u8>) -> io::Result<()> {
         self.held = self.held.saturating_add(key.len() + value.len() + OVERHEAD);
         self.buffer.push((key, value));
+        #[cfg(test)]
+        {
+            self.pushed += 1;
+        }
         if self.held >= self.limit { self.flush() } else { Ok(()) }
     }
 

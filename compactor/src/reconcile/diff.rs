@@ -28,6 +28,8 @@
 //! The correction is always `counted + taken − number`. Consumers add a key and its delta in one write, so it stays the
 //! same while they run.
 
+use std::collections::BTreeMap;
+
 use recount_schemas::position::{SequenceNumber, ShardId};
 use recount_schemas::{Cell, Delta, EventKey};
 use smallvec::SmallVec;
@@ -236,13 +238,14 @@ impl CellDiff {
         &self.unmatched
     }
 
-    /// The archive has an unmatched key, but not for this cell.
-    pub fn misplace(&mut self, key: EventKey, origin: Origin) {
-        let before = self.unmatched.len();
-        self.unmatched.retain(|unmatched| *unmatched != key);
-        if self.unmatched.len() < before {
-            self.wrong.push(NamedEvent { event_key: key, origin: Some(origin), delta: None });
-        }
+    /// The archive has these keys. Those of them that are unmatched it has, then, for other cells.
+    pub fn misplace(&mut self, located: &BTreeMap<EventKey, Origin>) {
+        let wrong = &mut self.wrong;
+        self.unmatched.retain(|key| {
+            let Some(origin) = located.get(key) else { return true };
+            wrong.push(NamedEvent { event_key: *key, origin: Some(origin.clone()), delta: None });
+            false
+        });
     }
 
     /// Compares the number with its ledger, and says all that is wrong.
@@ -268,7 +271,8 @@ impl CellDiff {
                 }
             }
             None => {
-                let strangers = self.unmatched.len().saturating_add(self.wrong.events.len());
+                // Counted, not named: names are bounded.
+                let strangers = (self.unmatched.len() as u64).saturating_add(self.wrong.count);
                 if !may_be_theirs(&difference, strangers, self.nets) {
                     unexplained = Some(difference);
                 }
@@ -337,7 +341,7 @@ pub fn in_words(delta: &Delta) -> String {
 }
 
 /// Whether a difference can be what `strangers` unmatched keys counted.
-fn may_be_theirs(difference: &Delta, strangers: usize, nets: bool) -> bool {
+fn may_be_theirs(difference: &Delta, strangers: u64, nets: bool) -> bool {
     let most = i64::try_from(strangers).unwrap_or(i64::MAX);
     match (strangers, nets) {
         (0, _) => false,
@@ -384,7 +388,7 @@ fn explain(difference: &Delta, choices: &[Choice]) -> Option<Vec<usize>> {
 
 /// Up to where the consumer has a final verdict on every record, by shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Passed(pub std::collections::BTreeMap<ShardId, SequenceNumber>);
+pub struct Passed(pub BTreeMap<ShardId, SequenceNumber>);
 
 impl Passed {
     /// Whether a record is at or below the progress of its shard. A shard without progress has passed nothing.

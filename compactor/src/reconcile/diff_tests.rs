@@ -164,7 +164,7 @@ fn a_conflicting_key_counts_the_variant_that_fits() {
 fn a_key_of_an_event_that_belongs_elsewhere() {
     let mut diff = CellDiff::new(cell(), Some(delta(1, 10)), 1, false);
     diff.key(&facts(9, &[]));
-    diff.misplace(key(9), archived(9, 10).origin);
+    diff.misplace(&[(key(9), archived(9, 10).origin)].into());
     let outcome = diff.conclude().unwrap();
     assert_eq!(kinds(&outcome), [Kind::WrongCell]);
     assert_eq!(outcome.findings[0].event_ids, ["event-9"]);
@@ -247,4 +247,21 @@ proptest! {
             prop_assert!(too_old.is_empty());
         }
     }
+}
+
+#[test]
+fn many_keys_that_belong_elsewhere_are_named_in_one_pass_and_counted_beyond_their_names() {
+    const MANY: i64 = 300_000;
+    let key = |n: i64| EventKey::least_at(1_790_000_000_000 + n);
+    let mut diff = CellDiff::new(cell(), Some(delta(MANY - 1, 10)), 1, false);
+    for n in 0..MANY {
+        diff.key(&KeyFacts { key: key(n), ..facts(1, &[]) });
+    }
+    diff.misplace(&(1..MANY).map(|n| (key(n), archived(1, 5).origin)).collect());
+    assert_eq!(diff.unmatched(), [key(0)]);
+    let outcome = diff.conclude().unwrap();
+    assert_eq!(kinds(&outcome), [Kind::Unbacked, Kind::WrongCell], "the number is theirs, so it is not damaged");
+    let wrong = &outcome.findings[1];
+    assert_eq!((wrong.count, wrong.events.len()), (MANY as u64 - 1, super::super::finding::MAX_NAMED));
+    assert_eq!(wrong.events[0].event_key, key(1));
 }

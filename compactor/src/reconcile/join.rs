@@ -11,7 +11,7 @@ use recount_schemas::position::{SequenceNumber, ShardId};
 use recount_schemas::{Cell, Definition, Delta, EventKey, Group, Month};
 
 use super::diff::{Archived, CellDiff, CellOutcome, KeyFacts, KeyVerdict, OutOfRange, Passed};
-use super::finding::{Finding, Kind, MAX_NAMED, Named, NamedEvent};
+use super::finding::{Finding, Kind, MAX_NAMED, Named, NamedEvent, Origin};
 use super::standing::{Head, Mark, Raise, Standing};
 use crate::bucket::Objects;
 use crate::contributions::reader::Reader;
@@ -97,11 +97,13 @@ pub struct Found {
     pub head: Option<Head>,
     /// What is wrong.
     pub outcome: CellOutcome,
-    /// For a cell behind its own pages: how it must be raised, and what is wrong then.
-    pub raised: Option<(Raise, CellOutcome)>,
+    /// How the item must be raised, where it must.
+    pub raise: Option<Raise>,
+    /// For a cell behind its own pages: what is wrong when it is raised.
+    pub raised: Option<CellOutcome>,
 }
 
-/// A cell with keys that no archived event has, so far.
+/// A cell while it is compared; held for longer if it has keys that no archived event has, so far.
 #[derive(Debug, Clone)]
 pub struct Open {
     head: Option<Head>,
@@ -109,6 +111,8 @@ pub struct Open {
     raised: Option<(Raise, CellDiff)>,
     /// Whether the item is behind its own pages, so that the raised comparison is the one to repair by.
     behind: bool,
+    /// The greatest key that was taken as counted.
+    taken: Option<EventKey>,
     hint: Hint,
 }
 
@@ -124,11 +128,11 @@ impl Open {
         self.report.unmatched().iter().chain(raised).copied()
     }
 
-    /// The archive has this key elsewhere.
-    pub fn misplace(&mut self, key: EventKey, origin: &super::finding::Origin) {
-        self.report.misplace(key, origin.clone());
+    /// The archive has these keys, perhaps elsewhere.
+    pub fn misplace(&mut self, located: &BTreeMap<EventKey, Origin>) {
+        self.report.misplace(located);
         if let Some((_, diff)) = &mut self.raised {
-            diff.misplace(key, origin.clone());
+            diff.misplace(located);
         }
     }
 
@@ -136,9 +140,18 @@ impl Open {
     pub fn conclude(self) -> Result<Found, OutOfRange> {
         let mut outcome = self.report.conclude()?;
         self.hint.name_the_double(&mut outcome);
-        let raised = self.raised.filter(|_| self.behind);
-        let raised = raised.map(|(raise, diff)| diff.conclude().map(|outcome| (raise, outcome))).transpose()?;
-        Ok(Found { head: self.head, outcome, raised })
+        let (epoch, sealed) = self.head.as_ref().map_or((0, None), |head| (head.epoch, head.sealed));
+        // What is taken as counted and has no page is known by `sealed` alone. A higher epoch takes in the pages that are ahead.
+        let taken = self.taken.filter(|taken| sealed.is_none_or(|sealed| sealed < *taken));
+        let (raise, raised) = self.raised.filter(|_| self.behind || taken.is_some()).unzip();
+        let raised = raised.map(CellDiff::conclude).transpose()?;
+        let raise = match (raise, taken) {
+            (Some(Raise { epoch, sealed }), taken) => {
+                Some(Raise { epoch, sealed: taken.map_or(sealed, |taken| taken.max(sealed)) })
+            }
+            (None, taken) => taken.map(|sealed| Raise { epoch: epoch.saturating_add(1), sealed }),
+        };
+        Ok(Found { head: self.head, outcome, raise, raised })
     }
 }
 
@@ -196,7 +209,7 @@ impl Compared {
         if found.outcome.findings.is_empty() {
             return;
         }
-        let outcomes = std::iter::once(&mut found.outcome).chain(found.raised.as_mut().map(|(_, outcome)| outcome));
+        let outcomes = std::iter::once(&mut found.outcome).chain(found.raised.as_mut());
         for finding in outcomes.flat_map(|outcome| &mut outcome.findings) {
             let room = MAX_NAMED_IN_ALL.saturating_sub(self.named);
             finding.events.truncate(room);
@@ -205,14 +218,6 @@ impl Compared {
         }
         if self.found.len() < MAX_CELLS_FOUND { self.found.push(found) } else { self.more_cells += 1 }
     }
-}
-
-struct Lane {
-    seen: Option<Head>,
-    report: CellDiff,
-    raised: Option<(Raise, CellDiff)>,
-    behind: bool,
-    hint: Hint,
 }
 
 /// Compares all cells.
@@ -316,7 +321,7 @@ struct Unit<'a> {
     known: &'a Known,
     month: Month,
     group: Group,
-    lanes: BTreeMap<u16, Lane>,
+    lanes: BTreeMap<u16, Open>,
 }
 
 impl Unit<'_> {
@@ -337,7 +342,7 @@ impl Unit<'_> {
         let report = self.diff(cell.clone(), Some(head.number.clone()));
         let raised = head.ahead.clone().map(|raise| (raise, self.diff(cell.clone(), Some(head.number.clone()))));
         let (behind, hint) = (head.behind, self.hint(&cell));
-        self.lanes.insert(cell.lane, Lane { seen: Some(head), report, raised, behind, hint });
+        self.lanes.insert(cell.lane, Open { head: Some(head), report, raised, behind, taken: None, hint });
     }
 
     fn key(&mut self, lane: u16, key: EventKey, at: &KeyAt) {
@@ -360,7 +365,7 @@ impl Unit<'_> {
         };
         if !self.lanes.contains_key(&lane) {
             let (report, hint) = (self.diff(cell.clone(), None), self.hint(&cell));
-            self.lanes.insert(lane, Lane { seen: None, report, raised: None, behind: false, hint });
+            self.lanes.insert(lane, Open { head: None, report, raised: None, behind: false, taken: None, hint });
         }
         let Some(lane) = self.lanes.get_mut(&lane) else { return };
         let verdict = lane.report.key(&facts);
@@ -368,6 +373,9 @@ impl Unit<'_> {
             && let Some(first) = at.archived.first()
         {
             lane.hint.see(key, first);
+        }
+        if verdict == KeyVerdict::Taken {
+            lane.taken = lane.taken.max(Some(key));
         }
         // In an undamaged cell every key of such a page is counted.
         lane.behind |= at.ahead && verdict == KeyVerdict::Missing;
@@ -377,11 +385,9 @@ impl Unit<'_> {
     }
 
     fn finish(self, compared: &mut Compared) -> Result<(), JoinError> {
-        for lane in self.lanes.into_values() {
+        for open in self.lanes.into_values() {
             compared.cells += 1;
-            compared.events = compared.events.saturating_add(lane.report.events());
-            let Lane { seen, report, raised, behind, hint } = lane;
-            let open = Open { head: seen, report, raised, behind, hint };
+            compared.events = compared.events.saturating_add(open.report.events());
             let unmatched = open.unmatched().count();
             if unmatched == 0 {
                 compared.take(open.conclude()?);

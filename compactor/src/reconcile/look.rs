@@ -1,7 +1,9 @@
 //! Steps 2 to 4 of reconcile for the cells: each item (consistent, one moment), then, after it, its pages and its too-old
-//! list. What is read goes into the external sort; memory holds the ledgers of the few cells that are being read.
+//! list. What is read goes into the external sort as it comes: of a ledger, memory holds `recent` and one answer of the query.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use recount_consumer::cell::Look;
@@ -23,93 +25,130 @@ pub enum LookError {
     Totals(#[from] TotalsError),
     /// The temporary file failed.
     #[error("sorting in the temporary directory failed: {0}")]
-    Spill(#[from] std::io::Error),
+    Spill(#[from] io::Error),
 }
 
-/// One cell as DynamoDB has it.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    /// The cell.
-    pub cell: Cell,
-    /// Its item.
-    pub head: Head,
-    /// Its keys.
-    pub marks: Vec<(EventKey, Mark)>,
+/// The sort, shared by the cells that are being read.
+pub type Sink<'a> = Mutex<&'a mut Sorter>;
+
+/// One cell while it is read. Its keys go to the sort as they come; what stays is what its pages say together.
+#[derive(Debug)]
+pub struct Seen<'a, 's> {
+    cell: Cell,
+    head: Head,
+    /// The greatest key that ever left `recent`, as far as seen.
+    greatest: Option<EventKey>,
+    /// The greatest epoch of its pages that is not below its own.
+    newest: Option<u64>,
+    sink: &'a Sink<'s>,
 }
 
-impl Seen {
-    /// From one moment of an item (`None`: there was none), and what was read after it.
-    pub fn new(
-        cell: Cell,
-        look: Option<Look>,
-        pages: impl IntoIterator<Item = (u64, Vec<EventKey>)>,
-        listed: impl IntoIterator<Item = EventKey>,
-    ) -> Self {
+impl<'a, 's> Seen<'a, 's> {
+    /// From one moment of an item; `None`: there was none.
+    pub fn new(cell: Cell, look: Option<Look>, sink: &'a Sink<'s>) -> io::Result<Self> {
         let present = look.is_some();
-        let look = look.unwrap_or_default();
-        let mut marks: Vec<(EventKey, Mark)> = look.recent.iter().map(|key| (*key, Mark::Kept)).collect();
-        let (mut ahead, mut behind) = (None::<Raise>, false);
-        let mut greatest = look.sealed;
-        for (epoch, keys) in pages {
-            greatest = greatest.max(keys.iter().max().copied());
-            let mark = if epoch < look.epoch { Mark::Kept } else { Mark::Ahead };
-            if mark == Mark::Ahead {
-                behind |= !present || epoch > look.epoch;
-                let above = epoch.saturating_add(1).max(ahead.map_or(0, |raise| raise.epoch));
-                ahead = Some(Raise { epoch: above, sealed: EventKey::MIN });
-            }
-            marks.extend(keys.into_iter().map(|key| (key, mark)));
-        }
-        if let (Some(raise), Some(greatest)) = (&mut ahead, greatest) {
-            raise.sealed = greatest;
-        }
-        marks.extend(listed.into_iter().map(|key| (key, Mark::Listed)));
-        let number = Delta { events: look.events, sums: look.sums };
-        let head =
-            Head { present, number, epoch: look.epoch, recent: look.recent.len(), repair: look.repair, ahead, behind };
-        Self { cell, head, marks }
+        let Look { events, sums, recent, sealed, epoch, repair } = look.unwrap_or_default();
+        let number = Delta { events, sums };
+        let head = Head { present, number, epoch, sealed, recent: recent.len(), repair, ahead: None, behind: false };
+        let seen = Self { cell, head, greatest: sealed, newest: None, sink };
+        seen.push(recent, Mark::Kept)?;
+        Ok(seen)
     }
 
-    /// Gives it to the sort.
-    pub fn push(&self, sorter: &mut Sorter) -> std::io::Result<()> {
-        push_head(sorter, &self.cell, &self.head)?;
-        self.marks.iter().try_for_each(|(key, mark)| push_key(sorter, &self.cell, *key, *mark))
+    /// One of its pages, read after the item.
+    pub fn page(&mut self, epoch: u64, keys: &[EventKey]) -> io::Result<()> {
+        self.greatest = self.greatest.max(keys.iter().max().copied());
+        let kept = epoch < self.head.epoch;
+        if !kept {
+            self.newest = self.newest.max(Some(epoch));
+        }
+        self.push(keys.iter().copied(), if kept { Mark::Kept } else { Mark::Ahead })
     }
+
+    /// An entry of its too-old list.
+    pub fn listed(&self, key: EventKey) -> io::Result<()> {
+        self.push([key], Mark::Listed)
+    }
+
+    /// Whether a page's epoch is not below the item's. A cell that is sealed while it is read has such pages: the item must be
+    /// looked at again to tell.
+    pub fn is_ahead(&self) -> bool {
+        self.newest.is_some()
+    }
+
+    /// All was read. `again` is the item's epoch after the pages were read (`None`: there was no item); it matters only if
+    /// [`Seen::is_ahead`].
+    ///
+    /// | the greatest epoch of a page | the item again | the cell |
+    /// | --- | --- | --- |
+    /// | below the item's | – | has all its pages |
+    /// | at or above the item's | above that page's | was sealed meanwhile: nothing to raise |
+    /// | the same | at that page's | is being sealed, or the sealing broke off; or it was deleted, which its missing keys tell |
+    /// | the same | below that page's, or none | was deleted: behind |
+    pub fn done(mut self, again: Option<u64>) -> io::Result<()> {
+        if let Some(newest) = self.newest.filter(|newest| again.is_none_or(|again| again <= *newest)) {
+            let sealed = self.greatest.unwrap_or(EventKey::MIN);
+            self.head.ahead = Some(Raise { epoch: newest.saturating_add(1), sealed });
+            self.head.behind = again.is_none_or(|again| again < newest);
+        }
+        push_head(&mut lock(self.sink), &self.cell, &self.head)
+    }
+
+    fn push(&self, keys: impl IntoIterator<Item = EventKey>, mark: Mark) -> io::Result<()> {
+        let mut sorter = lock(self.sink);
+        keys.into_iter().try_for_each(|key| push_key(&mut sorter, &self.cell, key, mark))
+    }
+}
+
+fn lock<'g, 's>(sink: &'g Sink<'s>) -> MutexGuard<'g, &'s mut Sorter> {
+    // Nothing panics in the sort; if it did, the entries that it has are still entries.
+    sink.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads a cell's pages and its too-old list, after its item.
 ///
 /// A cell that was never sealed has no page and no late key. Unless it is looked at closely: it may have been deleted.
-async fn seen(totals: &Totals, cell: Cell, look: Option<Look>, closely: bool) -> Result<Seen, TotalsError> {
-    let (mut pages, mut listed) = (Vec::new(), Vec::new());
-    if closely || look.as_ref().is_some_and(|look| look.sealed.is_some() || look.epoch > 0) {
+async fn read_cell(
+    totals: &Totals,
+    cell: Cell,
+    look: Option<Look>,
+    closely: bool,
+    sink: &Sink<'_>,
+) -> Result<(), LookError> {
+    let pages = closely || look.as_ref().is_some_and(|look| look.sealed.is_some() || look.epoch > 0);
+    let mut seen = Seen::new(cell.clone(), look, sink)?;
+    let mut again = None;
+    if pages {
         let mut read = totals.pages(&cell, EventKey::MIN);
         while let Some(page) = read.try_next().await? {
-            pages.push((page.name.epoch, page.keys));
+            seen.page(page.name.epoch, &page.keys)?;
         }
         drop(read);
+        if seen.is_ahead() {
+            again = totals.look(&cell).await?.map(|look| look.epoch);
+        }
         let mut read = totals.too_old(&cell);
         while let Some(too_old) = read.try_next().await? {
-            listed.push(too_old.key);
+            seen.listed(too_old.key)?;
         }
     }
-    Ok(Seen::new(cell, look, pages, listed))
+    Ok(seen.done(again)?)
 }
 
 /// Reads the cells in `scope` into the sort. Returns how many there were.
 pub async fn read_cells(totals: &Totals, scope: &Scope, sorter: &mut Sorter) -> Result<u64, LookError> {
     let mut count = 0;
+    let sink = &Mutex::new(sorter);
     match &scope.cells {
         Some(cells) => {
             let cells: &BTreeSet<Cell> = cells;
             let mut all = stream::iter(cells.iter().filter(|cell| scope.has(cell)).cloned())
                 .map(|cell| async move {
                     let look = totals.look(&cell).await?;
-                    seen(totals, cell, look, true).await
+                    read_cell(totals, cell, look, true, sink).await
                 })
                 .buffer_unordered(AT_ONCE);
-            while let Some(seen) = all.try_next().await? {
-                seen.push(sorter)?;
+            while all.try_next().await?.is_some() {
                 count += 1;
             }
         }
@@ -122,14 +161,81 @@ pub async fn read_cells(totals: &Totals, scope: &Scope, sorter: &mut Sorter) -> 
                 .try_filter(|(cell, _)| std::future::ready(scope.has(cell)))
                 .map(|item| async move {
                     let (cell, look) = item?;
-                    seen(totals, cell, Some(look), false).await
+                    read_cell(totals, cell, Some(look), false, sink).await
                 })
                 .buffer_unordered(AT_ONCE);
-            while let Some(seen) = all.try_next().await? {
-                seen.push(sorter)?;
+            while all.try_next().await?.is_some() {
                 count += 1;
             }
         }
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::standing::{Standing, Standings};
+    use super::*;
+
+    fn cell() -> Cell {
+        Cell { group: "acme".parse().unwrap(), month: "2026-11".parse().unwrap(), lane: 0 }
+    }
+
+    fn key(ms: i64) -> EventKey {
+        EventKey::least_at(ms)
+    }
+
+    /// The head of an item at `epoch` that has one page of epoch `page`, with the item again at `again`.
+    fn head(epoch: Option<u64>, page: u64, again: Option<u64>) -> Head {
+        let mut sorter = Sorter::new();
+        let sink = Mutex::new(&mut sorter);
+        let look = epoch.map(|epoch| Look { epoch, ..Look::default() });
+        let mut seen = Seen::new(cell(), look, &sink).unwrap();
+        seen.page(page, &[key(3), key(8)]).unwrap();
+        seen.done(again).unwrap();
+        match Standings::new(sorter.finish().unwrap()).next() {
+            Some(Ok(Standing::Cell(_, head))) => head,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_cell_is_behind_only_if_it_still_is_after_its_pages_were_read() {
+        for (epoch, page, again, raise, behind) in [
+            (Some(3), 2, Some(3), None, false),
+            (Some(3), 3, Some(4), None, false),
+            (Some(3), 5, Some(6), None, false),
+            (None, 0, Some(1), None, false),
+            (Some(3), 3, Some(3), Some(4), false),
+            (Some(3), 4, Some(4), Some(5), false),
+            (None, 0, Some(0), Some(1), false),
+            (Some(3), 5, Some(3), Some(6), true),
+            (Some(3), 5, Some(4), Some(6), true),
+            (Some(3), 3, None, Some(4), true),
+            (None, 3, None, Some(4), true),
+        ] {
+            let head = head(epoch, page, again);
+            let what = format!("{epoch:?} {page} {again:?}");
+            assert_eq!(head.ahead, raise.map(|epoch| Raise { epoch, sealed: key(8) }), "{what}");
+            assert_eq!(head.behind, behind, "{what}");
+        }
+    }
+
+    #[test]
+    fn keys_go_to_the_sort_as_they_come() {
+        let mut sorter = Sorter::with_buffer(10_000);
+        let sink = Mutex::new(&mut sorter);
+        let mut seen = Seen::new(cell(), Some(Look { epoch: 9, ..Look::default() }), &sink).unwrap();
+        let mut pushed = 0;
+        for page in 0..50 {
+            let keys: Vec<EventKey> = (0..39).map(|n| key(page * 39 + n)).collect();
+            seen.page(page.unsigned_abs() % 9, &keys).unwrap();
+            pushed += keys.len();
+            assert_eq!(lock(&sink).pushed(), pushed, "nothing of a page is held back");
+        }
+        seen.listed(key(1)).unwrap();
+        assert_eq!(lock(&sink).pushed(), pushed + 1);
+        seen.done(None).unwrap();
+        assert_eq!(Standings::new(sorter.finish().unwrap()).count(), pushed + 2);
+    }
 }

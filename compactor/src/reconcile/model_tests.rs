@@ -47,6 +47,8 @@ struct World {
     /// Keys below this are older than the ledger reaches back.
     old: Option<EventKey>,
     settled: Settled,
+    /// Items as a reconcile saw them that then took its time to read their pages.
+    earlier: BTreeMap<Cell, Look>,
 }
 
 impl World {
@@ -69,7 +71,14 @@ impl World {
     fn count(&mut self, cell: &Cell, key: EventKey, adds: &Delta) -> bool {
         let on_page = self.pages.get(cell).is_some_and(|pages| pages.iter().any(|(_, keys)| keys.contains(&key)));
         let item = self.items.entry(cell.clone()).or_insert_with(|| Look { sums: delta(0, 0).sums, ..Look::default() });
-        if item.recent.contains(&key) || (item.is_late(&key) && on_page) {
+        if item.recent.contains(&key) {
+            return false;
+        }
+        if item.is_late(&key) && self.old.is_some_and(|old| key < old) {
+            self.listed.entry(cell.clone()).or_default().insert(key);
+            return false;
+        }
+        if item.is_late(&key) && on_page {
             return false;
         }
         Self::add(item, adds);
@@ -93,12 +102,17 @@ impl World {
         let mut sorter = Sorter::with_buffer(1 << 20);
         let in_scope = |cell: &Cell| scope.is_none_or(|scope| scope.contains(cell));
         let cells: BTreeSet<Cell> = scope.cloned().unwrap_or_else(|| self.items.keys().cloned().collect());
+        let sink = std::sync::Mutex::new(&mut sorter);
         for cell in cells {
-            let look = self.items.get(&cell).cloned();
+            let look = self.earlier.get(&cell).or_else(|| self.items.get(&cell)).cloned();
             let closely = scope.is_some() || look.as_ref().is_some_and(|look| look.epoch > 0);
             let pages = self.pages.get(&cell).filter(|_| closely).cloned().unwrap_or_default();
             let listed = self.listed.get(&cell).cloned().unwrap_or_default();
-            Seen::new(cell, look, pages, listed).push(&mut sorter).unwrap();
+            let again = self.items.get(&cell).map(|look| look.epoch);
+            let mut seen = Seen::new(cell, look, &sink).unwrap();
+            pages.iter().for_each(|(epoch, keys)| seen.page(*epoch, keys).unwrap());
+            listed.into_iter().for_each(|key| seen.listed(key).unwrap());
+            seen.done(again).unwrap();
         }
         let known = Known {
             passed: super::super::diff::Passed(
@@ -128,11 +142,7 @@ impl World {
         let hints = first.found.iter().filter_map(|f| Some((f.outcome.cell.clone(), f.outcome.unexplained.clone()?)));
         let mut second = self.pass(Some(&suspects), hints.collect()).await;
         for mut open in std::mem::take(&mut second.open) {
-            for key in open.unmatched().collect::<Vec<_>>() {
-                if let Some(row) = self.archive.iter().find(|c| c.key == key) {
-                    open.misplace(key, &row.origin);
-                }
-            }
+            open.misplace(&self.archive.iter().map(|row| (row.key, row.origin.clone())).collect());
             second.take(open.conclude().unwrap());
         }
         second.found
@@ -162,6 +172,13 @@ impl World {
             Step::Done
         } else if looked.repair.as_deref() == Some(hash) {
             Step::DoneBefore
+        } else if let Some(raise) = &cell.raise {
+            let mut item = looked;
+            if let Some(to) = raise.to.over(item.epoch, item.sealed) {
+                (item.epoch, item.sealed) = (to.epoch, Some(to.sealed));
+            }
+            self.items.insert(cell.cell.clone(), item);
+            return Step::Raised;
         } else {
             return Step::Refused;
         };
@@ -300,6 +317,104 @@ async fn invariants_8_and_9_a_deleted_cell_that_a_writer_made_anew() {
     assert!(
         world.items[&cell("acme")].epoch > world.pages[&cell("acme")].iter().map(|(epoch, _)| *epoch).max().unwrap()
     );
+}
+
+/// The next `count` events of acme, from `n` on, recorded and counted.
+fn more(world: &mut World, n: u32, count: u32) {
+    for n in n..n + count {
+        world.record(&cell("acme"), n);
+        assert!(world.count(&cell("acme"), key(n), &World::adds(n)));
+    }
+}
+
+#[tokio::test]
+async fn invariant_9_a_busy_cell_that_was_sealed_between_look_and_pages_can_be_repaired() {
+    let mut world = world(20);
+    world.item("acme").events += 7;
+    world.earlier = world.items.clone();
+    let before = world.item("acme").epoch;
+    more(&mut world, 40, 8);
+    assert!(world.item("acme").epoch >= before + 2);
+    let plan = world.plan().await;
+    assert_eq!(plan.cells.iter().map(|cell| cell.raise.clone()).collect::<Vec<_>>(), [None], "it is not behind");
+    more(&mut world, 48, 8);
+    assert_eq!(world.apply(&plan), [Step::Done]);
+    world.earlier.clear();
+    world.passed = 56;
+    assert_eq!(world.kinds().await, []);
+    assert_eq!(world.item("acme").events, 36);
+}
+
+#[tokio::test]
+async fn invariant_9_a_deleted_cell_that_never_rests_can_be_repaired() {
+    let mut world = world(20);
+    world.items.remove(&cell("acme"));
+    more(&mut world, 40, 2);
+    world.passed = 42;
+    let plan = world.plan().await;
+    assert!(plan.cells[0].raise.is_some());
+    // A new event comes, and an old one again, whose page is not yet in the ledger; then a sealing.
+    more(&mut world, 42, 1);
+    let again = world.pages[&cell("acme")].last().unwrap().1[0];
+    world.count(&cell("acme"), again, &World::adds(0));
+    more(&mut world, 43, 4);
+    assert_eq!(world.apply(&plan), [Step::Raised]);
+    let raised = world.items.clone();
+    assert_eq!(world.apply(&plan), [Step::Raised], "a second time changes nothing");
+    assert_eq!(world.items, raised);
+    // From now on every event of a page is known.
+    for key in world.pages[&cell("acme")].iter().flat_map(|(_, keys)| keys).copied().collect::<Vec<_>>() {
+        assert!(!world.count(&cell("acme"), key, &World::adds(0)));
+    }
+    world.passed = 47;
+    let plan = world.plan().await;
+    more(&mut world, 47, 9);
+    assert_eq!(world.apply(&plan), [Step::Done], "it was written to again, and it does not matter");
+    world.passed = 56;
+    let plan = world.plan().await;
+    world.apply(&plan);
+    assert_eq!(world.kinds().await, []);
+    assert_eq!(world.item("acme").events, 36);
+}
+
+/// A world where all events are older than the ledger reaches back and acme has lost its pages.
+fn expired() -> World {
+    let mut world = world(20);
+    world.old = Some(key(100));
+    world.pages.remove(&cell("acme"));
+    world
+}
+
+#[tokio::test]
+async fn invariant_2_an_old_event_counts_once_though_its_cell_and_pages_are_gone() {
+    let lost_item: fn(&mut World) = |world| {
+        world.items.remove(&cell("acme"));
+    };
+    let begun_anew: fn(&mut World) = |world| {
+        world.items.remove(&cell("acme"));
+        more(world, 200, 1);
+        world.passed = 201;
+    };
+    let lost_sealed: fn(&mut World) = |world| {
+        let item = world.item("acme");
+        (item.sealed, item.events) = (None, item.events + 3);
+    };
+    for damage in [lost_item, begun_anew, lost_sealed] {
+        let mut world = expired();
+        damage(&mut world);
+        let plan = world.plan().await;
+        assert_eq!(world.apply(&plan), [Step::Done]);
+        assert_eq!(world.kinds().await, []);
+        let repaired = world.items[&cell("acme")].clone();
+        assert!(repaired.events >= 20 && repaired.epoch >= 1, "{repaired:?}");
+        for n in (0..40).filter(|n| n % 2 == 0) {
+            assert!(!world.count(&cell("acme"), key(n), &World::adds(n)), "a copy of event {n}");
+        }
+        assert_eq!(world.items[&cell("acme")], repaired);
+        assert!(!world.listed[&cell("acme")].is_empty(), "they are too old");
+        assert_eq!(world.kinds().await, []);
+        assert!(world.plan().await.is_empty());
+    }
 }
 
 #[tokio::test]

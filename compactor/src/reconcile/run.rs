@@ -177,12 +177,7 @@ async fn resolve(context: &Context, pass: &mut Pass) -> Result<(), ReconcileErro
     let keys: BTreeSet<EventKey> = open.iter().flat_map(|open| open.unmatched().collect::<Vec<_>>()).collect();
     let located = locate(&context.bucket, &context.definition, &pass.state, &keys).await?;
     for mut open in open {
-        let unmatched: BTreeSet<EventKey> = open.unmatched().collect();
-        for key in unmatched {
-            if let Some(origin) = located.get(&key) {
-                open.misplace(key, origin);
-            }
-        }
+        open.misplace(&located);
         pass.compared.take(open.conclude()?);
     }
     pass.compared.found.sort_by(|a, b| {

@@ -18,29 +18,48 @@ pub struct Head {
     pub number: Delta,
     /// Its epoch.
     pub epoch: u64,
+    /// The greatest key that ever left its `recent`.
+    pub sealed: Option<EventKey>,
     /// How many keys its `recent` holds.
     pub recent: usize,
     /// The last repair plan applied to it.
     pub repair: Option<String>,
-    /// What would take all its pages into its ledger, where some are not.
+    /// What would take all its pages into its ledger, where some were not when they had been read.
     pub ahead: Option<Raise>,
     /// Whether such pages are damage by themselves: see [`Raise`].
     pub behind: bool,
 }
 
-/// What would take all pages of a cell into its ledger.
+/// What an item must say again that was deleted, or lost its `sealed`.
 ///
 /// A page of the item's own epoch is a sealing that goes on or broke off: all its keys are counted and in `recent`, and
 /// it is nothing to worry about. A page of a later epoch, or any page of a cell without an item, says that the item was
 /// deleted (and perhaps made anew by a writer). Such a cell must be raised above its old pages before it is put right.
 /// Otherwise they would come into its ledger one by one as it is sealed again, and late duplicates of their keys would be taken
 /// for counted.
+///
+/// Events older than the ledger reaches back may have no page any more; that they are counted is known by `sealed` alone. An item
+/// whose `sealed` is below such an event would count a copy of it again, so it is raised to the greatest of them.
+///
+/// To raise a cell is safe at any time and beside any writer: `epoch` and `sealed` only grow, by a write that fails if the epoch
+/// moved, and a new epoch makes every writer that searched the pages before look again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Raise {
-    /// One above the greatest epoch of its pages.
+    /// One above the greatest epoch of its pages, and above its own.
     pub epoch: u64,
-    /// The greatest key on its pages, or its own `sealed` if that is greater.
+    /// The greatest key on its pages and of the events taken as counted, or its own `sealed` if that is greater.
     pub sealed: EventKey,
+}
+
+impl Raise {
+    /// What an item at `epoch` with `sealed` must become; `None` where it is there already.
+    pub fn over(&self, epoch: u64, sealed: Option<EventKey>) -> Option<Self> {
+        if epoch >= self.epoch && sealed >= Some(self.sealed) {
+            return None;
+        }
+        let sealed = sealed.map_or(self.sealed, |sealed| sealed.max(self.sealed));
+        Some(Self { epoch: self.epoch.max(epoch.saturating_add(1)), sealed })
+    }
 }
 
 /// How a key stands in a cell.

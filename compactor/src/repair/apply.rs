@@ -2,7 +2,7 @@
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnRefusal};
+use aws_sdk_dynamodb::types::AttributeValue;
 use recount_consumer::retry::{Caller, Failure, Meter};
 use recount_consumer::totals::{Entry, Totals, TotalsError};
 use recount_schemas::host::{Deadline, SharedHost};
@@ -16,6 +16,9 @@ use super::plan::{CellPlan, Plan};
 /// Missing events given to the consumer's path at a time.
 const AT_ONCE: usize = 96;
 
+/// Most attempts to raise a cell. Each fails only if a sealing came between look and write.
+const RAISES: u32 = 8;
+
 /// What became of a cell's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,9 +27,17 @@ pub enum Step {
     Done,
     /// This plan had done it before.
     DoneBefore,
-    /// The cell is not as the plan saw it: another plan came between, or a cell that must be raised was written to.
-    /// Nothing was done to it.
+    /// A cell that must be raised was written to since the plan saw it. It was raised; its number is for the next plan.
+    Raised,
+    /// The cell is not as the plan saw it: another plan came between. Nothing was done to it.
     Refused,
+}
+
+impl Step {
+    /// Whether the number has what the plan adds to it.
+    pub const fn is_done(self) -> bool {
+        matches!(self, Self::Done | Self::DoneBefore)
+    }
 }
 
 /// What became of one cell.
@@ -94,7 +105,7 @@ impl Applier<'_> {
             void: Vec::new(),
             settled: Vec::new(),
         };
-        if number == Step::Refused {
+        if !number.is_done() {
             return Ok(report);
         }
         for missing in cell.missing.chunks(AT_ONCE) {
@@ -126,33 +137,50 @@ impl Applier<'_> {
     }
 
     async fn number(&self, cell: &CellPlan, hash: &str) -> Result<Step, ApplyError> {
-        let it = Expressions::correct(cell, hash, self.totals.definition());
+        if self.update(&cell.cell, Expressions::correct(cell, hash, self.totals.definition())).await? {
+            return Ok(Step::Done);
+        }
+        // Refused by our own mark is done before: perhaps by this very call, whose answer was lost.
+        let mut now = self.totals.look(&cell.cell).await?;
+        if now.as_ref().is_some_and(|look| look.repair.as_deref() == Some(hash)) {
+            return Ok(Step::DoneBefore);
+        }
+        let Some(raise) = &cell.raise else { return Ok(Step::Refused) };
+        for attempt in 1..=RAISES {
+            let look = now.unwrap_or_default();
+            let Some(to) = raise.to.over(look.epoch, look.sealed) else { return Ok(Step::Raised) };
+            if self.update(&cell.cell, Expressions::raise(&to, look.epoch)).await? {
+                return Ok(Step::Raised);
+            }
+            self.caller(&Meter::default()).pause(attempt).await;
+            now = self.totals.look(&cell.cell).await?;
+        }
+        Ok(Step::Refused)
+    }
+
+    fn caller<'a>(&'a self, meter: &'a Meter) -> Caller<'a> {
+        Caller { host: self.host.as_ref(), tuning: self.totals.tuning(), deadline: Deadline::NONE, meter }
+    }
+
+    /// Sends one conditional update of a cell. Whether its condition held.
+    async fn update(&self, cell: &Cell, it: Expressions) -> Result<bool, ApplyError> {
         let update = self
             .dynamo
             .update_item()
             .table_name(self.table)
-            .key(PK, AttributeValue::S(cell.cell.group.to_string()))
-            .key(SK, AttributeValue::S(cell_sk(cell.cell.month, cell.cell.lane)))
+            .key(PK, AttributeValue::S(cell.group.to_string()))
+            .key(SK, AttributeValue::S(cell_sk(cell.month, cell.lane)))
             .update_expression(it.update)
             .condition_expression(it.condition)
             .set_expression_attribute_names(Some(it.names))
-            .set_expression_attribute_values(Some(it.values))
-            .return_values_on_condition_check_failure(OnRefusal::AllOld);
-        let meter = Meter::default();
-        let caller =
-            Caller { host: self.host.as_ref(), tuning: self.totals.tuning(), deadline: Deadline::NONE, meter: &meter };
-        match caller.call(|| update.clone().send()).await {
-            Ok(_) => Ok(Step::Done),
-            Err(failure) if is_refused(&failure) => {
-                // Refused by our own mark is done before: perhaps by this very call, whose answer was lost.
-                let now = self.totals.look(&cell.cell).await?;
-                let ours = now.is_some_and(|look| look.repair.as_deref() == Some(hash));
-                Ok(if ours { Step::DoneBefore } else { Step::Refused })
-            }
+            .set_expression_attribute_values(Some(it.values));
+        match self.caller(&Meter::default()).call(|| update.clone().send()).await {
+            Ok(_) => Ok(true),
+            Err(failure) if is_refused(&failure) => Ok(false),
             Err(failure) => Err(ApplyError::Update {
                 table: self.table.to_owned(),
-                group: cell.cell.group.to_string(),
-                sk: cell_sk(cell.cell.month, cell.cell.lane),
+                group: cell.group.to_string(),
+                sk: cell_sk(cell.month, cell.lane),
                 why: match failure {
                     Failure::Deadline => "the time is up".to_owned(),
                     Failure::Sdk(error) => recount_schemas::causes(error.as_ref()),

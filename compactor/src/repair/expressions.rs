@@ -1,4 +1,5 @@
-//! The one conditional update of a cell with which a repair begins, as expressions.
+//! The conditional update of a cell with which a repair begins, as expressions; and the raise by itself, for a cell that a
+//! writer changed since the plan saw it.
 //!
 //! | part | text |
 //! | --- | --- |
@@ -6,6 +7,7 @@
 //! | not done, and nobody else came between | `repair = :seen`, or `attribute_not_exists(repair)` |
 //! | raising an absent item | `SET epoch, sealed`, if `attribute_not_exists(pk)` |
 //! | raising an item behind its pages | the same, if `epoch` and `size(recent)` are as they were seen |
+//! | a raise by itself | `SET epoch, sealed`, if `epoch` is as it was just seen: `sealed` changes only with it |
 //! | every update | `SET v = if_not_exists(v, :v)`, if `attribute_not_exists(v) OR v <= :v` |
 
 use std::collections::HashMap;
@@ -16,6 +18,7 @@ use recount_schemas::Definition;
 use recount_schemas::items::{EPOCH, EVENTS, FORMAT, PK, RECENT, REPAIR, SEALED, VERSION};
 
 use super::plan::CellPlan;
+use crate::reconcile::standing::Raise;
 
 /// What the UpdateItem is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,5 +92,19 @@ impl Expressions {
         }
         let update = format!("SET {} ADD {}", sets.join(", "), adds.join(", "));
         Self { update, condition: conditions.join(" AND "), names, values }
+    }
+
+    /// The update that raises a cell by itself, from `epoch`.
+    pub fn raise(to: &Raise, epoch: u64) -> Self {
+        let names = [("#v", VERSION), ("#epoch", EPOCH), ("#s", SEALED)];
+        let values = [(":v", number(FORMAT)), (":epoch", number(to.epoch)), (":sealed", binary(&to.sealed))];
+        let was = (epoch > 0).then(|| (":was", number(epoch)));
+        let unmoved = if epoch > 0 { "#epoch = :was" } else { "attribute_not_exists(#epoch)" };
+        Self {
+            update: "SET #v = if_not_exists(#v, :v), #epoch = :epoch, #s = :sealed".to_owned(),
+            condition: format!("(attribute_not_exists(#v) OR #v <= :v) AND {unmoved}"),
+            names: names.map(|(placeholder, name)| (placeholder.to_owned(), name.to_owned())).into(),
+            values: values.into_iter().chain(was).map(|(name, value)| (name.to_owned(), value)).collect(),
+        }
     }
 }

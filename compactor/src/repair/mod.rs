@@ -85,9 +85,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// The cells that were refused: somebody came between.
+    /// The cells that need another plan: somebody came between.
     pub fn refused(&self) -> impl Iterator<Item = &Cell> {
-        self.applied.iter().filter(|cell| cell.number == apply::Step::Refused).map(|cell| &cell.cell)
+        let undone = |cell: &&CellReport| !cell.number.is_done();
+        self.applied.iter().filter(undone).map(|cell| &cell.cell)
     }
 }
 

@@ -10,7 +10,8 @@
 //! A cell that was deleted is behind its own pages ([`Raise`]). Its item must first have all of them in its ledger again:
 //! `epoch` above theirs and `sealed` at their greatest key, in one write with the number; the plan is made from that ledger. This write
 //! demands the item just as it was seen (absent, or the same epoch and the same size of `recent`, which is the same set),
-//! since a writer may meanwhile count a key that stands on such a page.
+//! since a writer may meanwhile count a key that stands on such a page. Where a writer was faster, the item is raised by
+//! itself, which is right whatever writers do; from then on the difference is constant, and the next plan has it.
 //!
 //! No time stands in a plan: the same damage makes the same plan, and a plan that was applied is known by its name.
 
@@ -52,7 +53,7 @@ pub struct CellPlan {
     pub seen: Option<String>,
     /// What is added to the number.
     pub add: Delta,
-    /// For a cell behind its own pages: see [`Raise`].
+    /// For a cell behind its own pages, or one that lost its `sealed`: see [`Raise`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raise: Option<RaisePlan>,
     /// Archived events to be counted through the consumer's own path, by key.
@@ -63,7 +64,7 @@ pub struct CellPlan {
     pub settled: Vec<EventKey>,
 }
 
-/// How a cell behind its own pages is raised, and what its item must be for that.
+/// How a cell is raised, and what its item must be so that the number can go with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RaisePlan {
@@ -187,7 +188,7 @@ impl Plan {
 
 impl CellPlan {
     fn make(found: &Found) -> Option<Self> {
-        let outcome = found.raised.as_ref().map_or(&found.outcome, |(_, raised)| raised);
+        let outcome = found.raised.as_ref().unwrap_or(&found.outcome);
         let of = |kind: Kind| outcome.findings.iter().filter(move |finding| finding.kind == kind);
         let keys = |kinds: &[Kind]| {
             let findings = outcome.findings.iter().filter(|finding| kinds.contains(&finding.kind));
@@ -198,7 +199,7 @@ impl CellPlan {
         let missing: Vec<MissingEvent> = of(Kind::Missing).flat_map(Self::missing).collect();
         let void = keys(&[Kind::Unbacked, Kind::WrongCell, Kind::Conflicting]);
         let settled = keys(&[Kind::TooOld]);
-        let raise = found.raised.as_ref().map(|(to, _)| RaisePlan {
+        let raise = found.raise.as_ref().map(|to| RaisePlan {
             to: to.clone(),
             from_epoch: found.head.as_ref().filter(|head| head.present).map(|head| head.epoch),
             recent: found.head.as_ref().map_or(0, |head| head.recent),

@@ -44,12 +44,13 @@ fn found() -> Found {
         present: true,
         number: delta(7, 45),
         epoch: 2,
+        sealed: None,
         recent: 3,
         repair: Some("before".to_owned()),
         ahead: None,
         behind: false,
     };
-    Found { head: Some(head), outcome, raised: None }
+    Found { head: Some(head), outcome, raise: None, raised: None }
 }
 
 #[test]
@@ -154,6 +155,40 @@ fn the_update_that_begins_a_repair() {
     SET #v = if_not_exists(#v, :v), #p = :plan, #epoch = :epoch, #s = :sealed ADD #e :d, #m0 :m0
     IF (attribute_not_exists(#v) OR #v <= :v) AND #p = :seen AND #epoch = :was AND size(#r) = :size
     "###);
+}
+
+#[test]
+fn the_update_that_raises_a_cell_by_itself() {
+    let to = Raise { epoch: 6, sealed: EventKey::MAX };
+    let text = |it: Expressions| format!("{}\nIF {}", it.update, it.condition);
+    insta::assert_snapshot!(text(Expressions::raise(&to, 2)), @r###"
+    SET #v = if_not_exists(#v, :v), #epoch = :epoch, #s = :sealed
+    IF (attribute_not_exists(#v) OR #v <= :v) AND #epoch = :was
+    "###);
+    insta::assert_snapshot!(text(Expressions::raise(&to, 0)), @r###"
+    SET #v = if_not_exists(#v, :v), #epoch = :epoch, #s = :sealed
+    IF (attribute_not_exists(#v) OR #v <= :v) AND attribute_not_exists(#epoch)
+    "###);
+    let keys = |it: Expressions| {
+        let mut keys: Vec<String> = it.values.into_keys().collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(Expressions::raise(&to, 2)), [":epoch", ":sealed", ":v", ":was"]);
+    assert_eq!(keys(Expressions::raise(&to, 0)), [":epoch", ":sealed", ":v"], "an unused value is an error");
+}
+
+#[test]
+fn a_raise_only_ever_goes_up() {
+    let low = EventKey::least_at(1);
+    let to = Raise { epoch: 6, sealed: EventKey::least_at(2) };
+    assert_eq!(to.over(0, None), Some(to.clone()));
+    assert_eq!(to.over(5, Some(low)), Some(to.clone()));
+    assert_eq!(to.over(5, Some(EventKey::MAX)), Some(Raise { sealed: EventKey::MAX, ..to.clone() }));
+    assert_eq!(to.over(6, Some(to.sealed)), None);
+    // A `sealed` that is raised comes with a new epoch: writers that searched the pages look again.
+    assert_eq!(to.over(6, Some(low)), Some(Raise { epoch: 7, ..to.clone() }));
+    assert_eq!(to.over(9, None), Some(Raise { epoch: 10, ..to.clone() }));
 }
 
 #[test]
