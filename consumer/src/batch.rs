@@ -198,8 +198,9 @@ impl Record {
         match &self.judged {
             _ if any(Part::Failed) => None,
             Some(verdict) => Some(verdict.clone()),
-            None if any(Part::Applied) => Some(Verdict::Applied),
+            // Of a move between two cells, the half that was not counted is what somebody must hear of.
             None if any(Part::TooOld) => Some(Verdict::TooOld),
+            None if any(Part::Applied) => Some(Verdict::Applied),
             None if any(Part::Duplicate) => Some(Verdict::Duplicate),
             // No cell was asked: the caller did not come to it.
             None => None,

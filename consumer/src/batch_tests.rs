@@ -122,7 +122,7 @@ fn a_move_between_cells_is_applied_when_both_have_it() {
         (done, known, Some(Verdict::Applied)),
         (known, known, Some(Verdict::Duplicate)),
         (known, old, Some(Verdict::TooOld)),
-        (done, old, Some(Verdict::Applied)),
+        (done, old, Some(Verdict::TooOld)),
         (done, None, None),
         (None, known, None),
     ] {

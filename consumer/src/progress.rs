@@ -1,4 +1,7 @@
-//! How far each shard is done: the greatest sequence number at or below which every record has its final verdict.
+//! How far each shard is done: the greatest sequence number at or below which every record that Lambda delivered has its
+//! final verdict. A record that the event source mapping gave up was never settled; the next batch passes it, and reconcile
+//! then says that it is missing. With a parallelization factor above 1, batches of one shard would pass each other, and
+//! progress would say more than is true: the factor must be 1.
 //!
 //! One item per shard of one incarnation of a stream. It only grows: the write is conditional on `rank`, a text that sorts as
 //! the number does. A refused write is fine, somebody is further.

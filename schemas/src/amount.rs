@@ -1,7 +1,7 @@
 //! Exact decimal amounts: what is summed.
 //!
-//! DynamoDB numbers have up to 38 significant digits. An [`Amount`] has nine decimals and, as a measure of one event, fewer
-//! than 20 digits before the point; then a sum of 10⁹ events of one cell still fits 38 digits, so that DynamoDB's own
+//! DynamoDB numbers have up to 38 significant digits. An [`Amount`] has nine decimals and, as a measure of one event, at most
+//! 20 digits before the point; then a sum of 10⁹ events of one cell still fits 38 digits, so that DynamoDB's own
 //! `ADD` never rounds and never fails. A number outside these bounds is refused ([`AmountError`]), not rounded.
 
 use std::fmt;

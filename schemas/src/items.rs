@@ -21,7 +21,8 @@
 //! record on the too-old list: `pk` = `too-old#` and the cell, `sk` = its key; it does not expire.
 //!
 //! **Progress**: `pk` (S) stream name, `@`, stream creation time in ms; `sk` (S) the shard; `sequence` (S) the greatest number at or below
-//! which every record has its final verdict; `rank` (S) the same as a text that sorts.
+//! which every record that was delivered has its final verdict (a record that the event source mapping gave up was not: it is
+//! then found to be missing); `rank` (S) the same as a text that sorts.
 
 use crate::event_key::EventKey;
 use crate::fold::{Cell, Group};

@@ -9,8 +9,9 @@ use recount_schemas::host::{Deadline, SharedHost};
 use crate::retry::{Caller, Meter};
 use crate::tuning::Tuning;
 
-/// For how long an answer is taken for true. Long against DescribeStreamSummary's limit of 20 calls a second, short against
-/// the time in which somebody deletes a stream, makes it anew and has records flow again.
+/// For how long an answer is taken for true. DescribeStreamSummary allows 20 calls a second for the whole account. A stream
+/// made anew within this time has its first batches' progress written to its predecessor: reconcile then takes their records for
+/// still under way until the next batch, which is harmless.
 const FRESH: Duration = Duration::from_secs(300);
 
 /// One incarnation of a stream.

@@ -143,6 +143,12 @@ impl Consumer {
             let moved = async {
                 let incarnation = self.incarnations.of(stream, deadline, &meter).await.map_err(|e| e.to_string())?;
                 let created_ms = incarnation.created_ms;
+                // The retention may have been raised since the start. Events that are too late for the ledger are listed, not
+                // lost, so the shard goes on; whoever watches the logs must hear of it.
+                let retention = incarnation.retention_hours;
+                if let Err(error) = start::check_ledger(stream, self.definition.ledger_days, retention) {
+                    error!(%error, "the ledger is too short");
+                }
                 let moved = self.progress.advance_metered(stream, created_ms, shard, &done, deadline, &meter).await;
                 moved.map_err(|e| e.to_string())
             };

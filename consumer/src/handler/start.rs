@@ -50,7 +50,7 @@ impl Consumer {
 
 /// `ledger_days` must be more than the stream's retention and two days: one for creation times that are ahead of the arrival,
 /// one for an attempt to end in.
-fn check_ledger(stream: &str, ledger_days: u16, retention_hours: u32) -> Result<(), HandlerError> {
+pub(super) fn check_ledger(stream: &str, ledger_days: u16, retention_hours: u32) -> Result<(), HandlerError> {
     let least_hours = retention_hours.saturating_add(48);
     if u32::from(ledger_days) * 24 > least_hours {
         return Ok(());

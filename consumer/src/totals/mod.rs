@@ -274,6 +274,9 @@ impl Totals {
         let mut pages = self.pages_with(caller, cell, from);
         while let Some(page) = pages.try_next().await? {
             found.extend(page.keys.into_iter().filter(|key| keys.contains(key)));
+            if found.len() == keys.len() {
+                break; // all are known: no further page can say more
+            }
         }
         Ok(found)
     }

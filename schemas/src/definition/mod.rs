@@ -169,27 +169,53 @@ impl Definition {
     /// The version of the rules by which a definition makes totals; part of the hash.
     pub const RULES: u32 = 1;
 
-    /// BLAKE3 over everything that decides what the totals are (all but the quotas), as 64 hexadecimal digits.
+    /// BLAKE3 over everything that decides what the totals are, as 64 hexadecimal digits: all but the quotas. The ledger's
+    /// days are among it: pages expire by the days in force when they were put, so a longer ledger would take for uncounted
+    /// what it has only forgotten.
     pub fn hash(&self) -> &str {
         &self.hash
     }
 
     fn seal(mut self) -> Self {
-        // Debug texts quote and escape strings, so no two definitions have one text.
-        let text = format!(
-            "recount definition, rules {}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{}\n",
+        // JSON quotes and escapes, so no two definitions have one text. The words are those of the file, not of this
+        // code: renaming a type here must not make every deployment's totals somebody else's.
+        let occurred_at = match &self.occurred_at {
+            OccurredAt::CreationTime => serde_json::json!(null),
+            OccurredAt::Rfc3339 { attribute } => serde_json::json!(attribute),
+            OccurredAt::Epoch { attribute, unit } => {
+                let unit = match unit {
+                    EpochUnit::Seconds => "s",
+                    EpochUnit::Milliseconds => "ms",
+                    EpochUnit::Microseconds => "us",
+                };
+                serde_json::json!({ "attribute": attribute, "unit": unit })
+            }
+        };
+        let (count, ttl) = match self.count {
+            Count::Inserts => ("inserts", "ignore"),
+            Count::Net { ttl_subtracts: false } => ("net", "ignore"),
+            Count::Net { ttl_subtracts: true } => ("net", "subtract"),
+        };
+        let identity = match self.identity {
+            Identity::EventId => "event_id",
+            Identity::Change => "change",
+        };
+        let text = serde_json::json!([
+            "recount definition",
             Self::RULES,
             self.table,
             self.key,
             self.group_by,
-            self.occurred_at,
-            self.zone,
-            self.count,
-            self.measures.iter().map(|m| &m.attribute).collect::<Vec<_>>(),
-            self.identity,
+            occurred_at,
+            self.zone.name(),
+            count,
+            ttl,
+            self.measures.iter().map(|measure| &measure.attribute).collect::<Vec<_>>(),
+            identity,
             self.lanes,
-        );
-        self.hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+            self.ledger_days,
+        ]);
+        self.hash = blake3::hash(text.to_string().as_bytes()).to_hex().to_string();
         self
     }
 }
