@@ -68,7 +68,8 @@ pub enum Command {
         year: Option<Year>,
     },
     /// Archive the stream to its tip.
-    #[command(after_help = "Runs the same code as the scheduled compactor; both may run at once.")]
+    #[command(after_help = "Runs the same code as the scheduled compactor; both may run at once.
+Ends with 1 where the stream may have dropped records before this run read them, with 2 where it did not reach the tip.")]
     Archive,
     /// Fold the archive into monthly and yearly totals, and write them as totals/*.parquet.
     Recompute,
@@ -87,7 +88,10 @@ Example: recount reconcile --month 2026-11 --format json")]
   recount repair                             make a plan, keep it under plans/ and show it; change nothing
   recount repair --plan HASH                 show a kept plan
   recount repair --plan HASH --confirm       apply just that plan; a second time changes nothing
-  recount repair --confirm                   plan, apply, reconcile, until nothing is left to repair")]
+  recount repair --confirm                   plan, apply, reconcile, until nothing is left to repair
+
+Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept plan that is only shown makes none:
+0 if it was applied already or is empty, else 1.")]
     Repair {
         /// Which cells.
         #[command(flatten)]

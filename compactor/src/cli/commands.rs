@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::args::{Command, Format, PlanSource, Which, plan_source};
 use super::tables;
+use crate::archive::ArchiveReport;
 use crate::bucket::BucketError;
 use crate::context::{Context, ContextError};
 use crate::contributions::Scope;
@@ -14,7 +15,7 @@ use crate::explain::{Event, explain};
 use crate::recompute::{RecomputeError, recompute};
 use crate::reconcile::{ReconcileError, Verdict, reconcile};
 use crate::repair::plan::{Plan, PlanError};
-use crate::repair::{RepairError, fetch, repair, repair_by};
+use crate::repair::{RepairError, Report as Repair, fetch, repair, repair_by};
 use crate::usage::{UsageError, usage};
 
 /// How a command ends.
@@ -48,6 +49,28 @@ impl From<Verdict> for Exit {
             Verdict::Clean => Self::Clean,
             Verdict::Findings => Self::Findings,
             Verdict::Undecided => Self::Undecided,
+        }
+    }
+}
+
+/// A range that may have lost records is a finding, whether or not the run came to the tip.
+impl From<&ArchiveReport> for Exit {
+    fn from(report: &ArchiveReport) -> Self {
+        match (report.lost.is_empty(), report.reached_tip) {
+            (false, _) => Self::Findings,
+            (true, false) => Self::Undecided,
+            (true, true) => Self::Clean,
+        }
+    }
+}
+
+/// What reconcile says; of a saved plan that is only shown, whether anything is left of it to do.
+impl From<&Repair> for Exit {
+    fn from(report: &Repair) -> Self {
+        match &report.reconciled {
+            Some(reconciled) => reconciled.verdict.into(),
+            None if report.is_done() => Self::Clean,
+            None => Self::Findings,
         }
     }
 }
@@ -128,7 +151,7 @@ pub async fn run(
             says("archiving to the tip of the stream");
             let report = context.archive().await?;
             write(out, format, &report, tables::archive)?;
-            Ok(if report.reached_tip { Exit::Clean } else { Exit::Undecided })
+            Ok((&report).into())
         }
         Command::Recompute => {
             let state = context.log().await?;
@@ -150,11 +173,7 @@ pub async fn run(
                 }
             };
             write(out, format, &report, tables::repair)?;
-            Ok(match (&report.reconciled, report.plans.is_empty()) {
-                (Some(reconciled), _) => reconciled.verdict.into(),
-                (None, true) => Exit::Clean,
-                (None, false) => Exit::Findings,
-            })
+            Ok((&report).into())
         }
         Command::Explain { group, month, limit } => match format {
             Format::Table => {
@@ -248,4 +267,91 @@ fn write<T: Serialize>(
         Format::Table => out.write_all(table(report).as_bytes())?,
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Stream;
+    use crate::log::entry::Lost;
+    use crate::log::state::Hole;
+    use crate::reconcile::Report as Reconciliation;
+    use crate::repair::Named;
+    use crate::repair::apply::{CellReport, Step};
+    use crate::repair::plan::{CellPlan, FORMAT};
+    use recount_schemas::{Cell, Delta};
+
+    #[test]
+    fn how_an_archive_run_ends() {
+        let hole = || Hole {
+            n: 3,
+            stream: Stream { arn: "arn".to_owned(), created_ms: 1 },
+            shard: "shardId-000000000000".parse().unwrap(),
+            lost: Lost { after: None, before: None, since_ms: None, found_ms: 1 },
+        };
+        for (reached_tip, holes, code) in [(true, 0, 0), (false, 0, 2), (true, 1, 1), (false, 1, 1)] {
+            let lost = (0..holes).map(|_| hole()).collect();
+            let report = ArchiveReport { reached_tip, lost, ..ArchiveReport::default() };
+            assert_eq!(Exit::from(&report).code(), code, "tip {reached_tip}, {holes} lost");
+        }
+    }
+
+    #[test]
+    fn how_a_repair_ends() {
+        let cell = |lane| Cell { group: "acme".parse().unwrap(), month: "2026-11".parse().unwrap(), lane };
+        let plan = |lanes: u16| Named {
+            hash: "0".repeat(64),
+            object: "plans/0".to_owned(),
+            plan: Plan {
+                format: FORMAT,
+                definition: "d".to_owned(),
+                cells: (0..lanes)
+                    .map(|lane| CellPlan {
+                        cell: cell(lane),
+                        seen: None,
+                        add: Delta::zero(0),
+                        raise: None,
+                        missing: Vec::new(),
+                        void: Vec::new(),
+                        settled: Vec::new(),
+                    })
+                    .collect(),
+            },
+        };
+        let applied = |steps: &[Step]| -> Vec<CellReport> {
+            let report = |(lane, number): (usize, &Step)| CellReport {
+                cell: cell(lane as u16),
+                number: *number,
+                counted: 0,
+                counted_before: 0,
+                too_old: 0,
+                void: Vec::new(),
+                settled: Vec::new(),
+            };
+            steps.iter().enumerate().map(report).collect()
+        };
+        let verdict = |verdict| {
+            let findings = Vec::new();
+            let (undecided_because, cells, events, quarantined, more_cells) = (None, 1, 1, 0, 0);
+            Some(Reconciliation { verdict, undecided_because, cells, events, quarantined, findings, more_cells })
+        };
+        for (what, plans, steps, reconciled, code) in [
+            ("nothing to repair", None, &[][..], verdict(Verdict::Clean), 0),
+            ("findings that no plan repairs", None, &[], verdict(Verdict::Findings), 1),
+            ("undecided", None, &[], verdict(Verdict::Undecided), 2),
+            ("a new plan, shown", Some(1), &[], verdict(Verdict::Findings), 1),
+            ("applied, clean after it", Some(1), &[Step::Done], verdict(Verdict::Clean), 0),
+            ("applied, findings left", Some(1), &[Step::Raised], verdict(Verdict::Findings), 1),
+            ("a saved plan of nothing, shown", Some(0), &[], None, 0),
+            ("a saved plan, shown", Some(1), &[], None, 1),
+            ("a saved plan that was applied, shown", Some(2), &[Step::Done, Step::DoneBefore], None, 0),
+            ("a saved plan that was applied in part, shown", Some(2), &[Step::Done], None, 1),
+            ("a saved plan that was refused in part, shown", Some(2), &[Step::Done, Step::Refused], None, 1),
+            ("a saved plan that only raised, shown", Some(1), &[Step::Raised], None, 1),
+        ] {
+            let (plans, applied) = (plans.map(plan).into_iter().collect(), applied(steps));
+            let report = Repair { confirmed: false, plans, applied, reconciled };
+            assert_eq!(Exit::from(&report).code(), code, "{what}");
+        }
+    }
 }

@@ -234,12 +234,16 @@ pub fn repair(report: &Repair) -> String {
             let (group, month, lane) = (shown(cell.group.as_str()), cell.month, cell.lane);
             let _ = writeln!(text, "  {group} {month} lane {lane} changed since the plan was made: make a new plan");
         }
-        text.push_str("reconcile after it: ");
     }
     if let Some(reconciled) = &report.reconciled {
+        if !report.applied.is_empty() {
+            text.push_str("reconcile after it: ");
+        }
         text.push_str(&reconciliation(reconciled));
     }
-    if !report.confirmed && !report.plans.is_empty() {
+    if !report.confirmed && report.reconciled.is_none() && report.is_done() {
+        text.push_str("nothing is left of it to do\n");
+    } else if !report.confirmed && !report.plans.is_empty() {
         text.push_str("nothing was changed; apply it with --plan HASH --confirm, or make and apply with --confirm\n");
     } else if report.plans.is_empty() {
         text.push_str("there is nothing that a plan could repair\n");

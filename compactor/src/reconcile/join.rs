@@ -140,16 +140,15 @@ impl Open {
     pub fn conclude(self) -> Result<Found, OutOfRange> {
         let mut outcome = self.report.conclude()?;
         self.hint.name_the_double(&mut outcome);
-        let (epoch, sealed) = self.head.as_ref().map_or((0, None), |head| (head.epoch, head.sealed));
-        // What is taken as counted and has no page is known by `sealed` alone. A higher epoch takes in the pages that are ahead.
-        let taken = self.taken.filter(|taken| sealed.is_none_or(|sealed| sealed < *taken));
-        let (raise, raised) = self.raised.filter(|_| self.behind || taken.is_some()).unzip();
+        let head = self.head.as_ref();
+        let (epoch, sealed) = head.map_or((0, None), |head| (head.epoch, head.sealed));
+        // What must be known as counted by `sealed`, and is not. A higher epoch takes in the pages that are ahead, too.
+        let short = self.taken.max(head.and_then(|head| head.paged)).filter(|key| sealed.is_none_or(|at| at < *key));
+        let (raise, raised) = self.raised.filter(|_| self.behind || short.is_some()).unzip();
         let raised = raised.map(CellDiff::conclude).transpose()?;
-        let raise = match (raise, taken) {
-            (Some(Raise { epoch, sealed }), taken) => {
-                Some(Raise { epoch, sealed: taken.map_or(sealed, |taken| taken.max(sealed)) })
-            }
-            (None, taken) => taken.map(|sealed| Raise { epoch: epoch.saturating_add(1), sealed }),
+        let raise = match raise {
+            Some(Raise { epoch, sealed }) => Some(Raise { epoch, sealed: short.map_or(sealed, |key| key.max(sealed)) }),
+            None => short.map(|sealed| Raise { epoch: epoch.saturating_add(1), sealed }),
         };
         Ok(Found { head: self.head, outcome, raise, raised })
     }

@@ -49,7 +49,17 @@ impl<'a, 's> Seen<'a, 's> {
         let present = look.is_some();
         let Look { events, sums, recent, sealed, epoch, repair } = look.unwrap_or_default();
         let number = Delta { events, sums };
-        let head = Head { present, number, epoch, sealed, recent: recent.len(), repair, ahead: None, behind: false };
+        let head = Head {
+            present,
+            number,
+            epoch,
+            sealed,
+            paged: None,
+            recent: recent.len(),
+            repair,
+            ahead: None,
+            behind: false,
+        };
         let seen = Self { cell, head, greatest: sealed, newest: None, sink };
         seen.push(recent, Mark::Kept)?;
         Ok(seen)
@@ -57,9 +67,12 @@ impl<'a, 's> Seen<'a, 's> {
 
     /// One of its pages, read after the item.
     pub fn page(&mut self, epoch: u64, keys: &[EventKey]) -> io::Result<()> {
-        self.greatest = self.greatest.max(keys.iter().max().copied());
+        let greatest = keys.iter().max().copied();
+        self.greatest = self.greatest.max(greatest);
         let kept = epoch < self.head.epoch;
-        if !kept {
+        if kept {
+            self.head.paged = self.head.paged.max(greatest);
+        } else {
             self.newest = self.newest.max(Some(epoch));
         }
         self.push(keys.iter().copied(), if kept { Mark::Kept } else { Mark::Ahead })

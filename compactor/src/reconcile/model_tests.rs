@@ -418,6 +418,24 @@ async fn invariant_2_an_old_event_counts_once_though_its_cell_and_pages_are_gone
 }
 
 #[tokio::test]
+async fn invariant_4_a_repaired_cell_knows_the_keys_on_its_pages_though_its_sealed_was_lost() {
+    for sealed in [None, Some(key(0))] {
+        let mut world = world(20);
+        let item = world.item("acme");
+        (item.sealed, item.events) = (sealed, item.events - 3);
+        let plan = world.plan().await;
+        assert_eq!(world.apply(&plan), [Step::Done]);
+        let repaired = world.items[&cell("acme")].clone();
+        assert_eq!(repaired.events, 20);
+        for n in (0..40).rev().filter(|n| n % 2 == 0) {
+            assert!(!world.count(&cell("acme"), key(n), &World::adds(n)), "a copy of event {n}");
+        }
+        assert_eq!(world.items[&cell("acme")], repaired);
+        assert_eq!(world.kinds().await, []);
+    }
+}
+
+#[tokio::test]
 async fn invariants_8_and_9_an_invented_event() {
     let damage = |world: &mut World| {
         let item = world.item("acme");

@@ -20,6 +20,8 @@ pub struct Head {
     pub epoch: u64,
     /// The greatest key that ever left its `recent`.
     pub sealed: Option<EventKey>,
+    /// The greatest key on those of its pages that are in its ledger.
+    pub paged: Option<EventKey>,
     /// How many keys its `recent` holds.
     pub recent: usize,
     /// The last repair plan applied to it.
@@ -38,8 +40,9 @@ pub struct Head {
 /// Otherwise they would come into its ledger one by one as it is sealed again, and late duplicates of their keys would be taken
 /// for counted.
 ///
-/// Events older than the ledger reaches back may have no page any more; that they are counted is known by `sealed` alone. An item
-/// whose `sealed` is below such an event would count a copy of it again, so it is raised to the greatest of them.
+/// A key above `sealed` is never looked for on a page. And events older than the ledger reaches back may have no page any more;
+/// that they are counted is known by `sealed` alone. So an item whose `sealed` is below a key on a page of its ledger, or below
+/// an event that is taken as counted, would count a copy of it again: it is raised to the greatest of them.
 ///
 /// To raise a cell is safe at any time and beside any writer: `epoch` and `sealed` only grow, by a write that fails if the epoch
 /// moved, and a new epoch makes every writer that searched the pages before look again.

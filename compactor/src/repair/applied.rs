@@ -6,7 +6,7 @@ use bytes::Bytes;
 use recount_schemas::{Cell, EventKey};
 use serde::{Deserialize, Serialize};
 
-use super::apply::CellReport;
+use super::apply::{CellReport, Step};
 use super::plan::{self, Plan};
 use crate::bucket::{BucketError, Listing, Objects};
 use crate::reconcile::Verdict;
@@ -95,13 +95,24 @@ pub async fn settled<O: Objects>(objects: &O) -> Result<Settled, AppliedError> {
     Ok(settled)
 }
 
-/// Keeps what became of a plan. What an earlier application said stays said.
+/// What became of a plan; `None` if it was never applied to its end.
+pub async fn kept<O: Objects>(objects: &O, hash: &str) -> Result<Option<Applied>, AppliedError> {
+    let key = Plan::report_key(hash);
+    objects.get(&key, plan::MAX_BYTES).await?.map(|bytes| read(&key, &bytes)).transpose()
+}
+
+/// Keeps what became of a plan. What an earlier application said stays said: a cell that it has put right is refused
+/// once another plan came after it, and is still put right.
 pub async fn keep<O: Objects>(objects: &O, mut applied: Applied) -> Result<(), AppliedError> {
     let key = Plan::report_key(&applied.plan);
-    if let Some(bytes) = objects.get(&key, plan::MAX_BYTES).await? {
+    if let Some(earlier) = kept(objects, &applied.plan).await? {
         let mut before = Settled::default();
-        read(&key, &bytes)?.cells.iter().for_each(|cell| before.add(cell));
+        earlier.cells.iter().for_each(|cell| before.add(cell));
+        let done: BTreeSet<&Cell> = earlier.cells.iter().filter(|c| c.number.is_done()).map(|c| &c.cell).collect();
         for cell in &mut applied.cells {
+            if !cell.number.is_done() && done.contains(&cell.cell) {
+                cell.number = Step::DoneBefore;
+            }
             for (keys, earlier) in [(&mut cell.void, &before.void), (&mut cell.settled, &before.settled)] {
                 let all: BTreeSet<EventKey> =
                     keys.iter().chain(earlier.get(&cell.cell).into_iter().flatten()).copied().collect();
@@ -112,4 +123,35 @@ pub async fn keep<O: Objects>(objects: &O, mut applied: Applied) -> Result<(), A
     let malformed = |e: serde_json::Error| AppliedError::Malformed { key: key.clone(), why: e.to_string() };
     let bytes = serde_json::to_vec_pretty(&applied).map_err(malformed)?;
     Ok(objects.put(&key, Bytes::from(bytes)).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::memory::Memory;
+
+    #[tokio::test]
+    async fn what_an_earlier_application_said_stays_said() {
+        let objects = Memory::new();
+        let cell = |lane| Cell { group: "acme".parse().unwrap(), month: "2026-11".parse().unwrap(), lane };
+        let key = |ms| EventKey::least_at(ms);
+        let report = |lane, number, void: &[i64]| CellReport {
+            cell: cell(lane),
+            number,
+            counted: 0,
+            counted_before: 0,
+            too_old: 0,
+            void: void.iter().map(|ms| key(*ms)).collect(),
+            settled: Vec::new(),
+        };
+        let of = |cells| Applied { format: plan::FORMAT, plan: "0".repeat(64), cells, verified: None };
+        assert_eq!(kept(&objects, &"0".repeat(64)).await.unwrap(), None);
+        keep(&objects, of(vec![report(0, Step::Done, &[2]), report(1, Step::Refused, &[])])).await.unwrap();
+        // Another plan came; then this one again.
+        keep(&objects, of(vec![report(0, Step::Refused, &[]), report(1, Step::Done, &[1])])).await.unwrap();
+        let kept = kept(&objects, &"0".repeat(64)).await.unwrap().unwrap();
+        assert_eq!(kept.cells, [report(0, Step::DoneBefore, &[2]), report(1, Step::Done, &[1])]);
+        let all = settled(&objects).await.unwrap();
+        assert_eq!(all.void, [(cell(0), [key(2)].into()), (cell(1), [key(1)].into())].into());
+    }
 }

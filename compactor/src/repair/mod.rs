@@ -14,6 +14,8 @@ pub mod apply;
 pub mod expressions;
 pub mod plan;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use recount_schemas::Cell;
 use serde::{Deserialize, Serialize};
@@ -78,13 +80,19 @@ pub struct Report {
     pub confirmed: bool,
     /// The plans, in order; empty where there is nothing to repair.
     pub plans: Vec<Named>,
-    /// What became of their cells.
+    /// What became of their cells; of a saved plan that is only shown, what became of them when it was applied.
     pub applied: Vec<CellReport>,
     /// The last reconcile: before anything was done, or after everything. `None` for a saved plan that is only shown.
     pub reconciled: Option<Reconciliation>,
 }
 
 impl Report {
+    /// Whether every cell of its plans has its number.
+    pub fn is_done(&self) -> bool {
+        let done: BTreeSet<&Cell> = self.applied.iter().filter(|c| c.number.is_done()).map(|c| &c.cell).collect();
+        self.plans.iter().flat_map(|named| &named.plan.cells).all(|cell| done.contains(&cell.cell))
+    }
+
     /// The cells that need another plan: somebody came between.
     pub fn refused(&self) -> impl Iterator<Item = &Cell> {
         let undone = |cell: &&CellReport| !cell.number.is_done();
@@ -100,12 +108,12 @@ pub async fn repair(
     says: &(dyn Fn(&str) + Sync),
 ) -> Result<Report, RepairError> {
     let mut report = Report { confirmed: confirm, plans: Vec::new(), applied: Vec::new(), reconciled: None };
+    let mut latest = Vec::new();
     for round in 0.. {
         let Reconciled { report: reconciliation, found } = reconcile(context, scope, says).await?;
         let undecided = reconciliation.verdict == Verdict::Undecided;
         if let Some(last) = report.plans.last() {
-            let cells = report.applied.iter().filter(|cell| last.plan.cells.iter().any(|c| c.cell == cell.cell));
-            keep(context, &last.hash, cells.cloned().collect(), Some(reconciliation.verdict)).await?;
+            keep(context, &last.hash, std::mem::take(&mut latest), Some(reconciliation.verdict)).await?;
         }
         report.reconciled = Some(reconciliation);
         let named = Named::new(Plan::make(&context.definition, &found))?;
@@ -118,8 +126,8 @@ pub async fn repair(
             report.plans.push(named);
             break;
         }
-        let applied = apply(context, &named, says).await?;
-        report.applied.extend(applied);
+        latest = apply(context, &named, says).await?;
+        report.applied.extend(latest.iter().cloned());
         report.plans.push(named);
     }
     Ok(report)
@@ -142,6 +150,8 @@ pub async fn repair_by(
         let reconciliation = reconcile(context, scope, says).await?.report;
         keep(context, &named.hash, report.applied.clone(), Some(reconciliation.verdict)).await?;
         report.reconciled = Some(reconciliation);
+    } else if let Some(kept) = applied::kept(&context.bucket, &named.hash).await? {
+        report.applied = kept.cells;
     }
     report.plans.push(named);
     Ok(report)
