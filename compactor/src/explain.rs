@@ -131,7 +131,7 @@ pub async fn explain(
             standings.next_if(|standing| matches!(standing, Ok(Standing::Key(_, of, _)) if *of == key))
         {
             match mark {
-                Mark::Kept => kept_lanes.insert(cell.lane),
+                Mark::Kept | Mark::Exposed => kept_lanes.insert(cell.lane),
                 Mark::Listed => listed_lanes.insert(cell.lane),
                 Mark::Ahead => false,
             };

@@ -330,6 +330,21 @@ impl CellDiff {
     }
 }
 
+impl CellOutcome {
+    /// Says that so many events of the ledger would be counted again if they came again, as they are above `sealed`. Where
+    /// the number is found damaged already, the same repair does for both.
+    pub fn expose(&mut self, events: u64) {
+        if events == 0 || self.findings.iter().any(|finding| matches!(finding.kind, Kind::Damaged | Kind::Doubled)) {
+            return;
+        }
+        let detail =
+            format!("`sealed` is below {events} events on its pages: if they came again they would be counted again");
+        let finding = Finding::about(Kind::Damaged, &self.cell, Named::default(), detail);
+        let (expected, actual) = (self.expected.events, self.actual.events);
+        self.findings.push(Finding { expected, actual, ..finding });
+    }
+}
+
 /// A difference for people: `+3 events, sums -12.5, 0`.
 pub fn in_words(delta: &Delta) -> String {
     let events = format!("{:+} {}", delta.events, if delta.events.abs() == 1 { "event" } else { "events" });

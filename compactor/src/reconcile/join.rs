@@ -111,8 +111,10 @@ pub struct Open {
     raised: Option<(Raise, CellDiff)>,
     /// Whether the item is behind its own pages, so that the raised comparison is the one to repair by.
     behind: bool,
-    /// The greatest key that was taken as counted.
-    taken: Option<EventKey>,
+    /// How many archived events stand on pages above `sealed`.
+    exposed: u64,
+    /// The greatest key that `sealed` must be at or above: of those, and of what is taken as counted.
+    least_sealed: Option<EventKey>,
     hint: Hint,
 }
 
@@ -140,10 +142,11 @@ impl Open {
     pub fn conclude(self) -> Result<Found, OutOfRange> {
         let mut outcome = self.report.conclude()?;
         self.hint.name_the_double(&mut outcome);
+        outcome.expose(self.exposed);
         let head = self.head.as_ref();
         let (epoch, sealed) = head.map_or((0, None), |head| (head.epoch, head.sealed));
         // What must be known as counted by `sealed`, and is not. A higher epoch takes in the pages that are ahead, too.
-        let short = self.taken.max(head.and_then(|head| head.paged)).filter(|key| sealed.is_none_or(|at| at < *key));
+        let short = self.least_sealed.filter(|key| sealed.is_none_or(|sealed| sealed < *key));
         let (raise, raised) = self.raised.filter(|_| self.behind || short.is_some()).unzip();
         let raised = raised.map(CellDiff::conclude).transpose()?;
         let raise = match raise {
@@ -275,6 +278,7 @@ pub async fn compare<O: Objects>(
                 let at = at.entry(cell.lane).or_default();
                 match mark {
                     Mark::Kept => at.kept = true,
+                    Mark::Exposed => (at.kept, at.exposed) = (true, true),
                     Mark::Ahead => at.ahead = true,
                     Mark::Listed => at.listed = true,
                 }
@@ -309,6 +313,7 @@ pub async fn compare<O: Objects>(
 #[derive(Default)]
 struct KeyAt {
     kept: bool,
+    exposed: bool,
     ahead: bool,
     listed: bool,
     archived: Vec<Archived>,
@@ -341,7 +346,8 @@ impl Unit<'_> {
         let report = self.diff(cell.clone(), Some(head.number.clone()));
         let raised = head.ahead.clone().map(|raise| (raise, self.diff(cell.clone(), Some(head.number.clone()))));
         let (behind, hint) = (head.behind, self.hint(&cell));
-        self.lanes.insert(cell.lane, Open { head: Some(head), report, raised, behind, taken: None, hint });
+        self.lanes
+            .insert(cell.lane, Open { head: Some(head), report, raised, behind, exposed: 0, least_sealed: None, hint });
     }
 
     fn key(&mut self, lane: u16, key: EventKey, at: &KeyAt) {
@@ -364,7 +370,10 @@ impl Unit<'_> {
         };
         if !self.lanes.contains_key(&lane) {
             let (report, hint) = (self.diff(cell.clone(), None), self.hint(&cell));
-            self.lanes.insert(lane, Open { head: None, report, raised: None, behind: false, taken: None, hint });
+            self.lanes.insert(
+                lane,
+                Open { head: None, report, raised: None, behind: false, exposed: 0, least_sealed: None, hint },
+            );
         }
         let Some(lane) = self.lanes.get_mut(&lane) else { return };
         let verdict = lane.report.key(&facts);
@@ -373,8 +382,10 @@ impl Unit<'_> {
         {
             lane.hint.see(key, first);
         }
-        if verdict == KeyVerdict::Taken {
-            lane.taken = lane.taken.max(Some(key));
+        let exposed = at.exposed && verdict == KeyVerdict::Counted;
+        lane.exposed += u64::from(exposed);
+        if exposed || verdict == KeyVerdict::Taken {
+            lane.least_sealed = lane.least_sealed.max(Some(key));
         }
         // In an undamaged cell every key of such a page is counted.
         lane.behind |= at.ahead && verdict == KeyVerdict::Missing;

@@ -36,6 +36,7 @@ pub type Sink<'a> = Mutex<&'a mut Sorter>;
 pub struct Seen<'a, 's> {
     cell: Cell,
     head: Head,
+    recent: BTreeSet<EventKey>,
     /// The greatest key that ever left `recent`, as far as seen.
     greatest: Option<EventKey>,
     /// The greatest epoch of its pages that is not below its own.
@@ -49,19 +50,9 @@ impl<'a, 's> Seen<'a, 's> {
         let present = look.is_some();
         let Look { events, sums, recent, sealed, epoch, repair } = look.unwrap_or_default();
         let number = Delta { events, sums };
-        let head = Head {
-            present,
-            number,
-            epoch,
-            sealed,
-            paged: None,
-            recent: recent.len(),
-            repair,
-            ahead: None,
-            behind: false,
-        };
-        let seen = Self { cell, head, greatest: sealed, newest: None, sink };
-        seen.push(recent, Mark::Kept)?;
+        let head = Head { present, number, epoch, sealed, recent: recent.len(), repair, ahead: None, behind: false };
+        let seen = Self { cell, head, recent, greatest: sealed, newest: None, sink };
+        seen.push(seen.recent.iter().map(|key| (*key, Mark::Kept)))?;
         Ok(seen)
     }
 
@@ -70,17 +61,21 @@ impl<'a, 's> Seen<'a, 's> {
         let greatest = keys.iter().max().copied();
         self.greatest = self.greatest.max(greatest);
         let kept = epoch < self.head.epoch;
-        if kept {
-            self.head.paged = self.head.paged.max(greatest);
-        } else {
+        if !kept {
             self.newest = self.newest.max(Some(epoch));
         }
-        self.push(keys.iter().copied(), if kept { Mark::Kept } else { Mark::Ahead })
+        let (sealed, recent) = (self.head.sealed, &self.recent);
+        let exposed = |key: &EventKey| sealed.is_none_or(|sealed| sealed < *key) && !recent.contains(key);
+        self.push(keys.iter().map(|key| match (kept, exposed(key)) {
+            (true, false) => (*key, Mark::Kept),
+            (true, true) => (*key, Mark::Exposed),
+            (false, _) => (*key, Mark::Ahead),
+        }))
     }
 
     /// An entry of its too-old list.
     pub fn listed(&self, key: EventKey) -> io::Result<()> {
-        self.push([key], Mark::Listed)
+        self.push([(key, Mark::Listed)])
     }
 
     /// Whether a page's epoch is not below the item's. A cell that is sealed while it is read has such pages: the item must be
@@ -107,9 +102,9 @@ impl<'a, 's> Seen<'a, 's> {
         push_head(&mut lock(self.sink), &self.cell, &self.head)
     }
 
-    fn push(&self, keys: impl IntoIterator<Item = EventKey>, mark: Mark) -> io::Result<()> {
+    fn push(&self, keys: impl IntoIterator<Item = (EventKey, Mark)>) -> io::Result<()> {
         let mut sorter = lock(self.sink);
-        keys.into_iter().try_for_each(|key| push_key(&mut sorter, &self.cell, key, mark))
+        keys.into_iter().try_for_each(|(key, mark)| push_key(&mut sorter, &self.cell, key, mark))
     }
 }
 
@@ -232,6 +227,23 @@ mod tests {
             assert_eq!(head.ahead, raise.map(|epoch| Raise { epoch, sealed: key(8) }), "{what}");
             assert_eq!(head.behind, behind, "{what}");
         }
+    }
+
+    #[test]
+    fn a_key_above_sealed_must_be_in_recent() {
+        let mut sorter = Sorter::new();
+        let sink = Mutex::new(&mut sorter);
+        let look = Look { recent: [key(9)].into(), sealed: Some(key(5)), epoch: 3, ..Look::default() };
+        let mut seen = Seen::new(cell(), Some(look), &sink).unwrap();
+        seen.page(0, &[key(5), key(7)]).unwrap();
+        // A broken-off sealing whose key 9 stayed in `recent` is as it must be.
+        seen.page(1, &[key(4), key(9)]).unwrap();
+        seen.done(Some(3)).unwrap();
+        let exposed = Standings::new(sorter.finish().unwrap()).filter_map(|standing| match standing.unwrap() {
+            Standing::Key(_, key, Mark::Exposed) => Some(key),
+            _ => None,
+        });
+        assert_eq!(exposed.collect::<Vec<_>>(), [key(7)]);
     }
 
     #[test]

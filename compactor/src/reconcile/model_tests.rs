@@ -419,10 +419,11 @@ async fn invariant_2_an_old_event_counts_once_though_its_cell_and_pages_are_gone
 
 #[tokio::test]
 async fn invariant_4_a_repaired_cell_knows_the_keys_on_its_pages_though_its_sealed_was_lost() {
-    for sealed in [None, Some(key(0))] {
+    for (sealed, off) in [(None, 3), (Some(key(0)), 3), (None, 0), (Some(key(0)), 0)] {
         let mut world = world(20);
         let item = world.item("acme");
-        (item.sealed, item.events) = (sealed, item.events - 3);
+        (item.sealed, item.events) = (sealed, item.events - off);
+        assert_eq!(world.kinds().await, [("acme".to_owned(), Kind::Damaged, Vec::new())]);
         let plan = world.plan().await;
         assert_eq!(world.apply(&plan), [Step::Done]);
         let repaired = world.items[&cell("acme")].clone();

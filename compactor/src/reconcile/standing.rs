@@ -20,8 +20,6 @@ pub struct Head {
     pub epoch: u64,
     /// The greatest key that ever left its `recent`.
     pub sealed: Option<EventKey>,
-    /// The greatest key on those of its pages that are in its ledger.
-    pub paged: Option<EventKey>,
     /// How many keys its `recent` holds.
     pub recent: usize,
     /// The last repair plan applied to it.
@@ -40,7 +38,8 @@ pub struct Head {
 /// Otherwise they would come into its ledger one by one as it is sealed again, and late duplicates of their keys would be taken
 /// for counted.
 ///
-/// A key above `sealed` is never looked for on a page. And events older than the ledger reaches back may have no page any more;
+/// A cell that was deleted, made anew from old records and sealed again may have its old pages in its ledger, and `sealed`
+/// below keys on them ([`Mark::Exposed`]). Nobody looks for such a key on a page. And events older than the ledger reaches back may have no page any more;
 /// that they are counted is known by `sealed` alone. So an item whose `sealed` is below a key on a page of its ledger, or below
 /// an event that is taken as counted, would count a copy of it again: it is raised to the greatest of them.
 ///
@@ -70,6 +69,9 @@ impl Raise {
 pub enum Mark {
     /// In the ledger: in `recent`, or on a page with an epoch below the item's.
     Kept,
+    /// In the ledger, on a page only, and above `sealed`: no writer looks for it there. A key leaves `recent` only by a
+    /// sealing, which raises `sealed` to it, so this is damage.
+    Exposed,
     /// On a page with an epoch at or above the item's.
     Ahead,
     /// On the too-old list.
@@ -111,6 +113,7 @@ pub fn push_key(sorter: &mut Sorter, cell: &Cell, key: EventKey, mark: Mark) -> 
         Mark::Kept => 0,
         Mark::Ahead => 1,
         Mark::Listed => 2,
+        Mark::Exposed => 3,
     });
     sorter.push(bytes, Vec::new())
 }
@@ -150,6 +153,7 @@ fn decode(bytes: &[u8], value: &[u8]) -> Option<Standing> {
                 [0] => Mark::Kept,
                 [1] => Mark::Ahead,
                 [2] => Mark::Listed,
+                [3] => Mark::Exposed,
                 _ => return None,
             };
             let cell = Cell { group, month, lane: u16::from_be_bytes(lane.try_into().ok()?) };

@@ -45,7 +45,6 @@ fn found() -> Found {
         number: delta(7, 45),
         epoch: 2,
         sealed: None,
-        paged: None,
         recent: 3,
         repair: Some("before".to_owned()),
         ahead: None,
