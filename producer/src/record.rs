@@ -36,9 +36,9 @@ pub struct RecordReport {
     pub project: String,
     /// What keys were made from.
     pub run: String,
-    /// Scans written.
+    /// Scans that are in the table as given.
     pub inserted: u64,
-    /// Whether the scan was there already (only told for one scan).
+    /// Whether another scan of that key was there already (only told for one scan).
     pub existed: bool,
     /// The keys of the first of them, at most 100.
     pub scan_ids: Vec<String>,

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{BuildError, SdkError};
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, PutRequest, WriteRequest};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, DeleteRequest, PutRequest, ReturnValuesOnConditionCheckFailure, WriteRequest,
+};
 use recount_schemas::host::SharedHost;
 
 use crate::drive::Target;
@@ -17,6 +19,11 @@ use crate::items::{KEY, Scan};
 pub const MOST: usize = 25;
 /// How often a batch is sent until DynamoDB has taken all of it.
 const ATTEMPTS: u32 = 10;
+/// A batch refused with one of these has not been carried out in any part, and may be later. "If none of the items can be
+/// processed due to insufficient provisioned throughput on all of the tables in the request, then BatchWriteItem returns a
+/// ProvisionedThroughputExceededException" (API reference, "BatchWriteItem"; the others: "Common errors" and Developer Guide,
+/// "Programming.Errors").
+const THROTTLED: [&str; 3] = ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"];
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -82,20 +89,27 @@ impl Table {
         &self.name
     }
 
-    /// Inserts an item; `false` where one of that key is there already, which stays as it is.
+    /// Inserts an item; `false` where another of that key is there already, which stays as it is.
+    ///
+    /// An item that is there and equal to ours counts as inserted: when an answer is lost the SDK asks again, and finds what
+    /// its first attempt wrote. An equal item of an earlier run looks the same.
     pub async fn insert(&self, scan: &Scan) -> Result<bool, TableError> {
         let put = self.dynamo.put_item().table_name(&self.name).set_item(Some(scan.item()));
-        match put.condition_expression(format!("attribute_not_exists({KEY})")).send().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception) => {
-                Ok(false)
-            }
-            Err(error) => Err(TableError::Put { table: self.name.clone(), source: Box::new(error) }),
+        let put = put
+            .condition_expression(format!("attribute_not_exists({KEY})"))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let error = match put.send().await {
+            Ok(_) => return Ok(true),
+            Err(error) => error,
+        };
+        match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(refusal)) => Ok(refusal.item() == Some(&scan.item())),
+            _ => Err(TableError::Put { table: self.name.clone(), source: Box::new(error) }),
         }
     }
 
-    /// Carries out at most [`MOST`] writes on different items. What DynamoDB leaves unprocessed is sent again, with
-    /// exponential back-off and full jitter.
+    /// Carries out at most [`MOST`] writes on different items. What DynamoDB leaves unprocessed, or all of a batch that it
+    /// throttles as a whole, is sent again, with exponential back-off and full jitter.
     pub async fn write(&self, batch: &[Write]) -> Result<(), TableError> {
         let mut requests = batch.iter().map(request).collect::<Result<Vec<_>, _>>()?;
         for attempt in 0..ATTEMPTS {
@@ -106,14 +120,16 @@ impl Table {
                 let most = FIRST_PAUSE.saturating_mul(1 << (attempt - 1)).min(LONGEST_PAUSE);
                 self.host.sleep(self.host.jitter(most)).await;
             }
-            let answer = self
-                .dynamo
-                .batch_write_item()
-                .request_items(&self.name, std::mem::take(&mut requests))
-                .send()
-                .await
-                .map_err(|source| TableError::Batch { table: self.name.clone(), source: Box::new(source) })?;
-            requests = answer.unprocessed_items.unwrap_or_default().into_values().flatten().collect();
+            match self.dynamo.batch_write_item().request_items(&self.name, requests.clone()).send().await {
+                Ok(answer) => requests = answer.unprocessed_items.unwrap_or_default().into_values().flatten().collect(),
+                Err(error) if error.code().is_some_and(|code| THROTTLED.contains(&code)) => {
+                    let error = recount_schemas::causes(&error);
+                    tracing::info!(error, table = self.name, operations = requests.len(), "throttled a batch");
+                }
+                Err(error) => {
+                    return Err(TableError::Batch { table: self.name.clone(), source: Box::new(error) });
+                }
+            }
         }
         match requests.len() {
             0 => Ok(()),
@@ -212,6 +228,57 @@ mod tests {
         let error = table.write(&[Write::Put(scan("a"))]).await.unwrap_err();
         assert!(matches!(error, TableError::Unprocessed { left: 1, .. }), "{error}");
         assert_eq!(seen.lock().unwrap().len(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_batch_throttled_as_a_whole_is_sent_again() {
+        for code in ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"] {
+            let answers = Mutex::new(0);
+            let refusal = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}"}}"#);
+            let (config, seen) = serve(move |_| {
+                let mut answers = answers.lock().unwrap();
+                *answers += 1;
+                if *answers < 4 { (400, refusal.clone()) } else { (200, "{}".to_owned()) }
+            })
+            .await;
+            let host = Arc::new(StillHost::default());
+            let table = Table::new(Client::new(&config), "scans", host.clone());
+            table.write(&[Write::Put(scan("a")), Write::Delete("b".into())]).await.unwrap();
+            let sent: Vec<usize> = seen.lock().unwrap().iter().map(|request| operations(&request.body).len()).collect();
+            assert_eq!((sent, host.slept().len()), (vec![2, 2, 2, 2], 3), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_always_throttled_is_an_error_and_one_that_is_wrong_is_one_at_once() {
+        for (code, expected, requests) in [
+            ("ThrottlingException", "table scans left 1 of a batch unprocessed 10 times", 10),
+            ("ResourceNotFoundException", "could not write a batch to table scans", 1),
+        ] {
+            let (config, seen) = serve(move |_| (400, format!(r#"{{"__type":"{code}"}}"#))).await;
+            let table = Table::new(Client::new(&config), "scans", Arc::new(StillHost::default()));
+            let error = table.write(&[Write::Put(scan("a"))]).await.unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{error}");
+            assert_eq!(seen.lock().unwrap().len(), requests, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_item_that_is_there_as_given_is_inserted() {
+        // The answer to the first attempt was lost, and the SDK's second finds the item of the first.
+        let refused = |there: Value| {
+            let code = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
+            (400, json!({"__type": code, "Item": there}).to_string())
+        };
+        let other = Scan { bytes: 2, ..scan("a") };
+        for (there, inserted) in [(scan("a").image(), true), (other.image(), false), (json!({}), false)] {
+            let answer = refused(there);
+            let (config, seen) = serve(move |_| answer.clone()).await;
+            let table = Table::new(Client::new(&config), "scans", Arc::new(StillHost::default()));
+            assert_eq!(table.insert(&scan("a")).await.unwrap(), inserted);
+            let body: Value = serde_json::from_slice(&seen.lock().unwrap()[0].body).unwrap();
+            assert_eq!(body["ReturnValuesOnConditionCheckFailure"], "ALL_OLD");
+        }
     }
 
     #[tokio::test]

@@ -43,7 +43,7 @@ pub struct Cli {
 const AFTER: &str = "\
 The AWS SDK's own variables apply: AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and so on.
 
-Exit codes: 0 done; 1 done, with findings (files that could not be read, an item that was there already);
+Exit codes: 0 done; 1 done, with findings (files that could not be read, another item that was there already);
 2 not done, AWS or the way to it failed; 3 bad usage.
 
 Examples:

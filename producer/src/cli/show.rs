@@ -15,7 +15,7 @@ pub fn record(report: &RecordReport) -> String {
     let RecordReport { table, project, run, inserted, existed, scan_ids, seconds } = report;
     if *existed {
         let id = scan_ids.first().map_or("", String::as_str);
-        return format!("scan {id} of run {run} is in table {table} already; it stays as it is");
+        return format!("another scan {id} of run {run} is in table {table} already; it stays as it is");
     }
     let list = scan_ids.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = if *inserted > 3 { ", ..." } else { "" };
