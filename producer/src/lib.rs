@@ -6,10 +6,12 @@
 //! - [`scan`]: an item for each file of a directory.
 //! - [`load`]: many invented items, or invented change records straight into the stream, the same from the same seed.
 //! - [`drive`]: how many operations travel at once, in order per item, at a rate.
-//! - [`table`], [`stream`]: where they end: the only modules, with the relay's quarantine, that call the AWS SDK.
+//! - [`table`], [`stream`]: where they end: the only modules, with the relay's quarantine, that send requests to AWS.
+//! - [`clients`]: the AWS clients, with a limit on every attempt.
 //! - [`cli`]: the command line of the binary `producer`.
 
 pub mod cli;
+pub mod clients;
 pub mod drive;
 pub mod items;
 pub mod load;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use recount_producer::clients;
 use recount_producer::relay::{Relay, RelaySettings};
 use recount_schemas::Settings;
 use recount_schemas::host::{Deadline, SystemHost};
@@ -25,10 +26,10 @@ async fn main() -> Result<(), lambda_runtime::Error> {
             bytes.parse().context("RECOUNT_MAX_RECORD_BYTES is a number of bytes")?;
     }
     let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).load().await;
-    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(config.endpoint_url().is_some()).build();
+    let own_s3_endpoint = std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty());
     let host = SystemHost::shared();
-    let relay =
-        Relay::new(aws_sdk_kinesis::Client::new(&config), aws_sdk_s3::Client::from_conf(s3), settings, host.clone());
+    let s3 = clients::s3(&config, own_s3_endpoint);
+    let relay = Relay::new(clients::kinesis(&config), s3, settings, host.clone());
     let (relay, host) = (&relay, &host);
     lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {
         let ends_ms = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);

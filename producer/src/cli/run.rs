@@ -11,6 +11,7 @@ use recount_schemas::host::SharedHost;
 use serde::Serialize;
 
 use super::{Cli, Command, Format, LoadArgs, RecordArgs, ScanArgs, show};
+use crate::clients;
 use crate::drive::Pace;
 use crate::items::KEY;
 use crate::load::{self, LoadError, LoadReport, LoadSettings};
@@ -207,8 +208,7 @@ async fn run_load(
         bar.set_position(done);
     };
     let report = if args.into_stream {
-        let kinesis = aws_sdk_kinesis::Client::new(aws);
-        let sender = Sender::new(kinesis, args.stream, Sending::default(), host.clone());
+        let sender = Sender::new(clients::kinesis(aws), args.stream, Sending::default(), host.clone());
         loaded(load::into_stream(&sender, &settings, &aim.table, pace, &**host, &progress).await)
     } else {
         loaded(load::into_table(&table(aws, aim, host), &settings, pace, &**host, &progress).await)
@@ -226,7 +226,7 @@ fn loaded<E: Error + Send + Sync + 'static>(outcome: Result<LoadReport, LoadErro
 }
 
 fn table(aws: &SdkConfig, aim: &Aim, host: &SharedHost) -> Table {
-    Table::new(aws_sdk_dynamodb::Client::new(aws), aim.table.clone(), host.clone())
+    Table::new(clients::dynamo(aws), aim.table.clone(), host.clone())
 }
 
 fn new_run(host: &SharedHost) -> String {
