@@ -18,8 +18,11 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// An answer: status and body.
+/// An answer: status and body. [`NEVER`] is none: the request hangs.
 pub type Answer = (u16, String);
+
+/// The status of an answer that does not come.
+pub const NEVER: u16 = 0;
 
 /// Starts an endpoint; every request is kept and answered by `answer`. Ends with the test's runtime.
 pub async fn serve(
@@ -76,6 +79,9 @@ async fn connection(
         bytes = rest;
         let (status, body) = answer(&request);
         seen.lock().unwrap().push(request);
+        if status == NEVER {
+            std::future::pending::<()>().await;
+        }
         let head = format!("HTTP/1.1 {status} Answer\r\ncontent-length: {}\r\n\r\n", body.len());
         stream.write_all(head.as_bytes()).await.ok()?;
         stream.write_all(body.as_bytes()).await.ok()?;
@@ -85,11 +91,17 @@ async fn connection(
 /// A host whose sleeps are over at once and whose clock moves only by them.
 #[derive(Debug, Default)]
 pub struct StillHost {
+    endless: Option<Duration>,
     slept: Mutex<Vec<Duration>>,
     drawn: Mutex<u64>,
 }
 
 impl StillHost {
+    /// As the default, but a sleep of `endless` or more never ends: whatever else it was to be shorter than is done first.
+    pub fn patient(endless: Duration) -> Self {
+        Self { endless: Some(endless), ..Self::default() }
+    }
+
     pub fn slept(&self) -> Vec<Duration> {
         self.slept.lock().unwrap().clone()
     }
@@ -111,6 +123,9 @@ impl Host for StillHost {
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {
+        if self.endless.is_some_and(|endless| duration >= endless) {
+            return Box::pin(std::future::pending());
+        }
         self.slept.lock().unwrap().push(duration);
         Box::pin(std::future::ready(()))
     }

@@ -12,6 +12,16 @@
 //! - The relay judges nothing: a record that the consumer will not understand is forwarded like any other, and quarantined
 //!   there under its position in the stream.
 //!
+//! Records too large for the stream go to S3, and what S3 does decides what becomes of the records behind them:
+//!
+//! | quarantine | the others | why |
+//! | --- | --- | --- |
+//! | answers: kept | all are sent | |
+//! | answers: refused | those before the refused record are sent | the mapping comes again with everything from that record on for as long as S3 refuses, and refusals are quick: each time those behind it would enter the stream once more, and take from its throughput |
+//! | does not answer for [`PATIENCE`] | all are sent, while it may still answer | they are not to wait for S3; the mapping comes again with those behind it, but only after the requests to S3 have run out |
+//!
+//! In either case each record is settled or reported; a record sent twice is one that the consumer finds counted.
+//!
 //! The mapping needs `FunctionResponseTypes: [ReportBatchItemFailures]`: without it Lambda ignores the response, and records
 //! that failed are lost (Lambda Developer Guide, "services-ddb-batchfailurereporting").
 
@@ -20,7 +30,10 @@ pub mod outbox;
 pub mod partition;
 pub mod quarantine;
 
+use std::time::Duration;
+
 use aws_lambda_events::event::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
+use futures::future::{Either, join, select};
 use recount_schemas::host::{Deadline, SharedHost};
 
 use crate::stream::{Outgoing, Sender, Sending, within};
@@ -28,6 +41,9 @@ pub use event::RelayError;
 use event::{Envelope, Record};
 use outbox::Outbox;
 use quarantine::Quarantine;
+
+/// How long the records that the stream takes wait for the quarantine of those that it does not.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the relay sends to, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +96,22 @@ impl Relay {
         let envelope = Envelope::decode(event)?;
         let records = envelope.records()?;
         let mut outbox = self.sender.outbox(&records);
-        self.settle_too_large(&records, &mut outbox, deadline).await;
-        self.sender.send_all(&records, &mut outbox, deadline).await;
+        let too_large = outbox.too_large();
+        if too_large.is_empty() {
+            self.sender.send_all(&records, &mut outbox, deadline).await;
+        } else {
+            let keeping = std::pin::pin!(self.keep_too_large(&records, &too_large, deadline));
+            match select(keeping, self.host.sleep(PATIENCE)).await {
+                Either::Left((kept, _)) => {
+                    settle_too_large(&mut outbox, &too_large, kept);
+                    self.sender.send_all(&records, &mut outbox, deadline).await;
+                }
+                Either::Right(((), keeping)) => {
+                    let (kept, ()) = join(keeping, self.sender.send_all(&records, &mut outbox, deadline)).await;
+                    settle_too_large(&mut outbox, &too_large, kept);
+                }
+            }
+        }
 
         let mut response = DynamoDbEventResponse::default();
         let unsettled = outbox.unsettled().filter_map(|i| records.get(i)).min_by(|a, b| a.sequence.cmp(&b.sequence));
@@ -95,10 +125,11 @@ impl Relay {
         Ok(response)
     }
 
-    /// Puts the records that the stream would refuse into quarantine, so that they hold up no other.
-    async fn settle_too_large(&self, records: &[Record<'_>], outbox: &mut Outbox, deadline: Deadline) {
-        for i in outbox.too_large() {
-            let Some(record) = records.get(i) else { continue };
+    /// Puts the records at these places into quarantine, in their order, up to the first that S3 refuses: from there on all
+    /// come again. Gives the number of those that are kept.
+    async fn keep_too_large(&self, records: &[Record<'_>], places: &[usize], deadline: Deadline) -> usize {
+        for (kept, i) in places.iter().enumerate() {
+            let Some(record) = records.get(*i) else { return kept };
             let put = self.quarantine.put_too_large(record, self.record_limit, self.host.now_us());
             match within(&self.host, deadline, put).await {
                 Some(Ok(())) => {
@@ -107,15 +138,24 @@ impl Relay {
                         sequence_number = record.name,
                         "quarantined a record too large for the stream"
                     );
-                    outbox.quarantined(i);
                 }
                 Some(Err(error)) => {
                     let error = recount_schemas::causes(&error);
                     tracing::error!(error, sequence_number = record.name, "could not quarantine a record");
+                    return kept;
                 }
-                None => return,
+                None => return kept,
             }
         }
+        places.len()
+    }
+}
+
+/// Takes note that the first `kept` of the too large records are in quarantine, and the next is not.
+fn settle_too_large(outbox: &mut Outbox, too_large: &[usize], kept: usize) {
+    too_large.iter().take(kept).for_each(|i| outbox.quarantined(*i));
+    if let Some(refused) = too_large.get(kept) {
+        outbox.not_quarantined(*refused);
     }
 }
 

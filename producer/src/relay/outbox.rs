@@ -8,9 +8,9 @@
 //! 1. A request holds at most one record of each partition key: the first that is not settled. Two in one request could see
 //!    the first refused and the second taken.
 //! 2. A refused record is sent again before any later one of its key.
-//! 3. A record refused `attempts` times is given up. The mapping will send everything from it on once more, so no record
-//!    at or beyond it is sent any more: that would only make duplicates. Records before it still are, so that the
-//!    checkpoint gets as far as it can.
+//! 3. A record refused `attempts` times is given up, and so is a too large one that quarantine refused. The mapping will send
+//!    everything from it on once more, so no record at or beyond it is sent any more: that would only make duplicates.
+//!    Records before it still are, so that the checkpoint gets as far as it can.
 //!
 //! | record | its predecessor of the same key | before the first record given up | sent next? |
 //! | --- | --- | --- | --- |
@@ -20,7 +20,8 @@
 //! | delivered, quarantined | any | any | no: settled |
 //! | too large, not quarantined | any | any | no: reported |
 //!
-//! A too large record never enters the stream, so it holds up no later record of its key.
+//! A too large record never enters the stream, so it holds up no later record of its key. While quarantine has not answered it
+//! holds up nothing.
 //!
 //! The price of rule 1: an item that is changed again and again travels one change a request. At some 10 ms a request that is
 //! 100 changes of one item a second, far beyond what one should write to one item for long.
@@ -114,6 +115,13 @@ impl Outbox {
     pub fn quarantined(&mut self, i: usize) {
         if let Some(entry) = self.entries.get_mut(i).filter(|entry| entry.state == State::TooLarge) {
             entry.state = State::Settled;
+        }
+    }
+
+    /// A too large record could not be made safe elsewhere: given up.
+    pub fn not_quarantined(&mut self, i: usize) {
+        if self.entries.get(i).is_some_and(|entry| entry.state == State::TooLarge) {
+            self.horizon = self.horizon.min(i);
         }
     }
 

@@ -64,6 +64,19 @@ fn records_before_the_one_given_up_still_go() {
 }
 
 #[test]
+fn beyond_a_record_that_quarantine_refused_nothing_is_sent() {
+    let mut outbox = outbox(&[("a", 1), ("b", 61), ("c", 1), ("d", 61), ("e", 1)]);
+    assert_eq!(outbox.next(), [0, 2, 4], "while nothing is known of the quarantine it holds up nothing");
+    outbox.not_quarantined(3);
+    assert_eq!(outbox.next(), [0, 2]);
+    outbox.not_quarantined(1);
+    outbox.not_quarantined(0);
+    assert_eq!(outbox.next(), [0], "only a too large record can be refused by quarantine");
+    outbox.settle(&[0], &[Delivered]);
+    assert_eq!((outbox.next(), outbox.unsettled().next()), (vec![], Some(1)));
+}
+
+#[test]
 fn an_answer_for_a_record_that_was_not_sent_changes_nothing() {
     let mut outbox = outbox(&[("a", 1), ("a", 1)]);
     outbox.settle(&[1, 9], &[Delivered, Delivered]);
@@ -81,7 +94,9 @@ fn deliver(records: &[(u8, usize)], attempts: u32, mut refuse: impl FnMut() -> b
         let batch = (from..records.len()).map(|i| (keys[i].as_str(), records[i].1));
         let mut outbox = Outbox::new(batch, limits, attempts);
         for i in outbox.too_large() {
-            if !refuse() {
+            if refuse() {
+                outbox.not_quarantined(i);
+            } else {
                 quarantine.push(from + i);
                 outbox.quarantined(i);
             }

@@ -1,9 +1,13 @@
 //! Where a record goes that is too large for the stream: an object in S3 with its bytes, in the shape and under the prefix
 //! that the consumer and the compactor use for theirs.
 //!
-//! Such a record has no place in the Kinesis stream, so its object is named by its place in the DynamoDB stream: shard
-//! `relay-` and a hash of the stream's ARN (a Lambda event does not name the shard; the ARN ends in the time at which the
-//! stream was enabled, so a re-created table, which may repeat numbers, has another), and its sequence number there.
+//! Such a record has no place in the Kinesis stream, so its object is named by its place in the DynamoDB stream: as shard,
+//! `relay-`, a hash of the stream's ARN, `-` and a hash of the record's text; then its sequence number there.
+//!
+//! The ARN ends in the time at which the stream was enabled, so a re-created table, which may repeat numbers, has another. The
+//! text stands in for the shard, which a Lambda event does not name: nothing promises that two shards of a stream have no
+//! number in common, and the second record would be taken for the first, which is there already. Should Lambda ever write
+//! one record in two ways, it would be kept twice: that loses nothing.
 
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::put_object::PutObjectError;
@@ -57,7 +61,7 @@ impl Quarantine {
 
     /// Keeps a record that has more than `limit` bytes. `Ok` also if it is there already.
     pub async fn put_too_large(&self, record: &Record<'_>, limit: usize, now_us: i64) -> Result<(), QuarantineError> {
-        let shard = shard_of(&record.source_arn)?;
+        let shard = shard_of(&record.source_arn, record.text)?;
         let key = object_key(&shard, &record.sequence);
         let detail =
             format!("{} bytes with its partition key; the stream takes at most {limit} a record", record.bytes());
@@ -83,9 +87,11 @@ impl Quarantine {
     }
 }
 
-fn shard_of(source_arn: &str) -> Result<ShardId, recount_schemas::position::NotAShardId> {
-    let hash: String = blake3::hash(source_arn.as_bytes()).to_hex().as_str().chars().take(16).collect();
-    format!("{SHARD_PREFIX}{hash}").parse()
+fn shard_of(source_arn: &str, text: &str) -> Result<ShardId, recount_schemas::position::NotAShardId> {
+    let hash = |text: &str, digits| -> String {
+        blake3::hash(text.as_bytes()).to_hex().as_str().chars().take(digits).collect()
+    };
+    format!("{SHARD_PREFIX}{}-{}", hash(source_arn, 16), hash(text, 32)).parse()
 }
 
 #[cfg(test)]
@@ -93,11 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_table_stream_has_a_shard_of_its_own() {
-        let (a, b) = (shard_of("arn:a").unwrap(), shard_of("arn:b").unwrap());
-        assert_ne!(a, b);
+    fn each_table_stream_and_each_record_has_a_shard_of_its_own() {
+        let a = shard_of("arn:a", "{}").unwrap();
+        assert_ne!(a, shard_of("arn:b", "{}").unwrap());
+        assert_ne!(a, shard_of("arn:a", "{} ").unwrap());
+        assert_eq!(a, shard_of("arn:a", "{}").unwrap());
         assert!(a.as_str().starts_with(SHARD_PREFIX));
-        assert_eq!(a, shard_of("arn:a").unwrap());
-        assert!(shard_of("").is_ok());
+        assert_eq!(shard_of("", "").unwrap().as_str().len(), SHARD_PREFIX.len() + 16 + 1 + 32);
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::outbox::Limits;
 use super::*;
-use crate::loopback::{Answer, Request, StillHost, serve};
+use crate::loopback::{Answer, NEVER, Request, StillHost, serve};
 
 const ARN: &str = "arn:aws:dynamodb:us-east-1:000000000000:table/scans/stream/2026-11-01T00:00:00.000";
 
@@ -135,19 +136,24 @@ fn sized(sequence: u32, more: usize) -> String {
 
 #[tokio::test]
 async fn invariant_1_the_largest_record_is_sent_and_one_more_byte_goes_to_quarantine() {
-    for (status, expected) in [(200, vec![]), (412, vec![]), (500, vec![Some("2".to_owned())])] {
+    for (status, reported, expected) in [
+        (200, vec![], ["e1", "e3"].as_slice()),
+        (412, vec![], &["e1", "e3"]),
+        (500, vec![Some("2".to_owned())], &["e1"]),
+    ] {
         let (config, seen) = serve(move |request| match request.line.starts_with("PUT") {
             true => (status, String::new()),
             false => put_records(request, &Mutex::default(), |_, _| false),
         })
         .await;
         let records = [sized(1, 0), sized(2, 1), record(3, "c", 0)];
-        let response = relay(&config, Arc::default()).handle(&event(&records), Deadline::NONE).await.unwrap();
-        assert_eq!(failures(&response), expected, "quarantine answered {status}");
+        let host = Arc::new(StillHost::patient(PATIENCE));
+        let response = relay(&config, host).handle(&event(&records), Deadline::NONE).await.unwrap();
+        assert_eq!(failures(&response), reported, "quarantine answered {status}");
 
         let seen = seen.lock().unwrap();
         let sent: Vec<String> = seen[1..].iter().flat_map(entries).map(|(_, data)| event_id(&data)).collect();
-        assert_eq!(sent, ["e1", "e3"], "the batch goes on");
+        assert_eq!(sent, expected, "the batch goes on, unless all from the second record will come again");
         let put = &seen[0];
         assert!(put.line.starts_with("PUT /archive/quarantine/relay-") && put.line.contains("/2?"), "{}", put.line);
         assert!(put.head.contains("if-none-match: *"));
@@ -155,6 +161,70 @@ async fn invariant_1_the_largest_record_is_sent_and_one_more_byte_goes_to_quaran
         assert_eq!((kept.reason.code, kept.sequence_number.as_str()), (QuarantineCode::TooLarge, "2"));
         assert_eq!(STANDARD.decode(kept.data).unwrap(), records[1].as_bytes());
     }
+}
+
+/// A store that keeps its promise of `If-None-Match: *`.
+fn put_if_absent(request: &Request, objects: &Mutex<HashMap<String, Vec<u8>>>) -> Answer {
+    assert!(request.line.starts_with("PUT /archive/quarantine/") && request.head.contains("if-none-match: *"));
+    let name = request.line.split(['?', ' ']).nth(1).unwrap().to_owned();
+    let mut objects = objects.lock().unwrap();
+    if objects.contains_key(&name) {
+        return (412, String::new());
+    }
+    objects.insert(name, request.body.clone());
+    (200, String::new())
+}
+
+#[tokio::test]
+async fn invariant_1_records_of_two_shards_with_one_number_are_both_kept_and_each_once() {
+    let objects = Arc::new(Mutex::new(HashMap::new()));
+    let store = objects.clone();
+    let (config, _) = serve(move |request| put_if_absent(request, &store)).await;
+    let records = [record(7, "a", 1 << 20), record(7, "b", 1 << 20)];
+    for record in records.iter().chain(&records) {
+        let event = event(std::slice::from_ref(record));
+        let response = relay(&config, Arc::default()).handle(&event, Deadline::NONE).await.unwrap();
+        assert_eq!(failures(&response), []);
+    }
+    let objects = objects.lock().unwrap();
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    for (name, body) in &*objects {
+        let object: Quarantined = serde_json::from_slice(body).unwrap();
+        let position = recount_schemas::quarantine::position_of(name.trim_start_matches("/archive/")).unwrap();
+        assert_eq!(position, (object.shard_id, object.sequence_number), "the name gives the position back");
+        kept.push(STANDARD.decode(object.data).unwrap());
+    }
+    kept.sort();
+    assert_eq!(kept, records.map(String::into_bytes));
+}
+
+#[tokio::test]
+#[allow(clippy::disallowed_methods)] // the guard against a test that never ends
+async fn invariant_10_an_s3_that_hangs_holds_up_no_good_record() {
+    let (good, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+    let (config, _) = serve(move |request| {
+        if request.line.starts_with("PUT") {
+            return (NEVER, String::new());
+        }
+        for (_, data) in entries(request) {
+            good.send(event_id(&data)).unwrap();
+        }
+        put_records(request, &Mutex::default(), |_, _| false)
+    })
+    .await;
+    let relay = relay(&config, Arc::default());
+    let records = [record(1, "a", 0), record(2, "b", 1 << 20), record(3, "c", 0)];
+    let event = event(&records);
+    let good = async { [arrived.recv().await.unwrap(), arrived.recv().await.unwrap()] };
+    let race = async {
+        tokio::select! {
+            biased;
+            good = good => good,
+            response = relay.handle(&event, Deadline::NONE) => panic!("S3 did not answer: {response:?}"),
+        }
+    };
+    let good = tokio::time::timeout(Duration::from_secs(30), race).await.expect("the good records were not sent");
+    assert_eq!(good, ["e1", "e3"]);
 }
 
 #[tokio::test]
@@ -171,6 +241,9 @@ async fn past_the_deadline_nothing_is_begun_and_all_is_reported() {
 #[tokio::test]
 async fn an_empty_event_is_done() {
     let (config, _) = serve(|_| (500, String::new())).await;
-    let response = relay(&config, Arc::default()).handle(br#"{"Records":[]}"#, Deadline::NONE).await.unwrap();
+    let relay = relay(&config, Arc::default());
+    // On another thread, as an event source mapping may run it.
+    let response = tokio::spawn(async move { relay.handle(br#"{"Records":[]}"#, Deadline::NONE).await });
+    let response = response.await.unwrap().unwrap();
     assert_eq!(failures(&response), []);
 }
