@@ -19,10 +19,9 @@ use crate::items::{KEY, Scan};
 pub const MOST: usize = 25;
 /// How often a batch is sent until DynamoDB has taken all of it.
 const ATTEMPTS: u32 = 10;
-/// A batch refused with one of these has not been carried out in any part, and may be later. "If none of the items can be
-/// processed due to insufficient provisioned throughput on all of the tables in the request, then BatchWriteItem returns a
-/// ProvisionedThroughputExceededException" (API reference, "BatchWriteItem"; the others: "Common errors" and Developer Guide,
-/// "Programming.Errors").
+/// A batch of which nothing could be written for want of throughput is refused as a whole: the first where the table's own is
+/// used up, the second for any other throttling (API reference, "BatchWriteItem"), the third for the account's (Developer
+/// Guide, "Programming.Errors").
 const THROTTLED: [&str; 3] = ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"];
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
