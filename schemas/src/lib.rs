@@ -13,6 +13,7 @@
 //! - [`items`], [`quarantine`], [`archive`]: the shapes of what is stored in DynamoDB, in S3, in Parquet.
 //! - [`settings`]: the names of tables, stream and bucket, from the environment.
 //! - [`host`]: time, randomness and sleep, passed in. [`causes`](mod@causes): an error in one line.
+//! - [`terminal`]: text from outside on its way to a terminal.
 
 pub mod amount;
 pub mod archive;
@@ -28,6 +29,7 @@ pub mod period;
 pub mod position;
 pub mod quarantine;
 pub mod settings;
+pub mod terminal;
 pub mod verdict;
 
 pub use amount::Amount;

@@ -2,14 +2,13 @@
 //!
 //! - [`args`]: the command line as typed.
 //! - [`commands`]: each command as a function that returns its report and verdict; the demo and the tests call these.
-//! - [`tables`]: reports as tables. [`escape`]: text from outside on its way to a terminal.
+//! - [`tables`]: reports as tables.
 //! - [`progress`]: what is being done, on a terminal only.
 //!
 //! Exit codes: 0 clean, 1 findings, 2 could not decide, 3 bad usage.
 
 pub mod args;
 pub mod commands;
-pub mod escape;
 pub mod progress;
 pub mod tables;
 
@@ -18,8 +17,8 @@ use std::io::{IsTerminal, Write};
 
 use aws_config::BehaviorVersion;
 use clap::Parser;
-use recount_schemas::Settings;
 use recount_schemas::host::SystemHost;
+use recount_schemas::{Settings, terminal};
 
 use crate::context::{Context, read_definition};
 use args::{Cli, Format};
@@ -45,7 +44,7 @@ pub async fn main(line: impl IntoIterator<Item = OsString>) -> u8 {
     match run(cli).await {
         Ok(exit) => exit.code(),
         Err(error) => {
-            let message = escape::shown_message(&format!("{error}"));
+            let message = terminal::shown_message(&format!("{error}"));
             let _ = writeln!(std::io::stderr(), "error: {message}");
             error.exit().code()
         }

@@ -28,7 +28,7 @@ impl Progress {
     /// Says what is being done.
     pub fn step(&self, step: &str) {
         if let Some(bar) = &self.0 {
-            bar.set_message(super::escape::shown(step));
+            bar.set_message(recount_schemas::terminal::shown(step));
         }
     }
 

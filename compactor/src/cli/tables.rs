@@ -1,4 +1,4 @@
-//! Reports as tables for people. What comes from outside goes through [`shown`](super::escape::shown).
+//! Reports as tables for people. What comes from outside goes through [`shown`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -6,7 +6,6 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use recount_schemas::{Amount, Definition, Delta};
 
-use super::escape::{shown, shown_message};
 use crate::archive::ArchiveReport;
 use crate::explain::{Event, Summary};
 use crate::recompute::Report as Recomputation;
@@ -14,6 +13,7 @@ use crate::reconcile::{Finding, Report as Reconciliation, Verdict, finding};
 use crate::repair::Report as Repair;
 use crate::repair::apply::Step;
 use crate::usage::Usage;
+use recount_schemas::terminal::{shown, shown_message};
 
 /// Event IDs that a table names per finding. JSON has more.
 const NAMED: usize = 5;

@@ -8,11 +8,17 @@ use recount_local::demo::{DemoArgs, DemoError, demo};
 use recount_local::serve::{ServeArgs, ServeError, serve};
 use recount_schemas::causes;
 use recount_schemas::host::SystemHost;
+use recount_schemas::terminal::shown_message;
 use tracing_subscriber::EnvFilter;
 
 /// The whole pipeline on one machine.
 #[derive(Debug, Parser)]
-#[command(name = "recount-local", version, about)]
+#[command(
+    name = "recount-local",
+    version,
+    about,
+    after_help = "Examples:\n  recount-local demo\n  recount-local serve --port 4566 --data ./recount-data"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -51,9 +57,9 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("error: {}", causes(e.as_ref()));
+            eprintln!("error: {}", shown_message(&causes(e.as_ref())));
             let usage = e.downcast_ref::<DemoError>().is_some_and(DemoError::is_usage)
-                || matches!(e.downcast_ref::<ServeError>(), Some(ServeError::Definition(_)));
+                || e.downcast_ref::<ServeError>().is_some_and(ServeError::is_usage);
             ExitCode::from(if usage { 3 } else { 2 })
         }
     }

@@ -1,12 +1,13 @@
 //! The producer tool: see `producer --help`.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use recount_producer::cli::Cli;
 use recount_producer::cli::run::{Exit, run};
 use recount_schemas::host::SystemHost;
+use recount_schemas::terminal::shown_message;
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
@@ -20,7 +21,8 @@ async fn main() -> ExitCode {
         }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     match run(cli, &SystemHost::shared()).await {
         Ok((report, exit)) => match writeln!(std::io::stdout(), "{report}") {
             Ok(()) => code(exit),
@@ -28,7 +30,7 @@ async fn main() -> ExitCode {
         },
         Err(error) => {
             let exit = error.exit();
-            eprintln!("producer: {:#}", anyhow::Error::new(error));
+            eprintln!("producer: {}", shown_message(&format!("{:#}", anyhow::Error::new(error))));
             code(exit)
         }
     }

@@ -2,6 +2,7 @@
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use recount_schemas::terminal::shown;
 
 use crate::load::LoadReport;
 use crate::record::RecordReport;
@@ -12,7 +13,8 @@ const MOST: usize = 50;
 
 /// What was recorded.
 pub fn record(report: &RecordReport) -> String {
-    let RecordReport { table, project, run, inserted, existed, scan_ids, seconds } = report;
+    let RecordReport { inserted, existed, scan_ids, seconds, .. } = report;
+    let (table, project, run) = (shown(&report.table), shown(&report.project), shown(&report.run));
     if *existed {
         let id = scan_ids.first().map_or("", String::as_str);
         return format!("another scan {id} of run {run} is in table {table} already; it stays as it is");
@@ -26,15 +28,16 @@ pub fn record(report: &RecordReport) -> String {
 pub fn scan(report: &ScanReport) -> String {
     let mut table = plain(&["project", "files", "bytes"]);
     for (project, tally) in report.projects.iter().take(MOST) {
-        table.add_row([project.clone(), tally.files.to_string(), tally.bytes.to_string()]);
+        table.add_row([shown(project), tally.files.to_string(), tally.bytes.to_string()]);
     }
     let mut text = finish(&table, report.projects.len());
-    let ScanReport { dir, inserted, bytes, left_out, failed, seconds, .. } = report;
+    let ScanReport { inserted, bytes, left_out, failed, seconds, .. } = report;
+    let dir = shown(&report.dir);
     text.push_str(&format!("\n\n{inserted} files, {bytes} bytes below {dir} in {seconds:.1} s; {left_out} left out"));
     if *failed > 0 {
         text.push_str(&format!("\n{failed} could not be read:"));
         for error in report.errors.iter().take(MOST) {
-            text.push_str(&format!("\n  {}: {}", error.path, error.error));
+            text.push_str(&format!("\n  {}: {}", shown(&error.path), shown(&error.error)));
         }
     }
     text
@@ -45,7 +48,7 @@ pub fn load(report: &LoadReport) -> String {
     let mut table = plain(&["project", "month", "inserts", "their bytes", "in the end", "their bytes"]);
     for row in report.tally.iter().take(MOST) {
         let numbers = [row.inserts, row.inserted_bytes, row.live, row.live_bytes].map(|number| number.to_string());
-        table.add_row([row.project.clone(), row.month.clone()].into_iter().chain(numbers));
+        table.add_row([shown(&row.project), row.month.clone()].into_iter().chain(numbers));
     }
     let mut text = finish(&table, report.tally.len());
     let LoadReport { target, seed, inserts, updates, deletes, duplicates, out_of_order, driven, .. } = report;

@@ -11,6 +11,7 @@ use recount_producer::load::{LoadSettings, Operation, Plan, into_table};
 use recount_producer::table::Table;
 use recount_schemas::host::SharedHost;
 use recount_schemas::items;
+use recount_schemas::terminal::shown;
 
 use super::DemoError;
 use crate::pipeline::Pipeline;
@@ -163,7 +164,7 @@ async fn edit(pipeline: &Pipeline) -> Result<String, DemoError> {
         .send()
         .await
         .map_err(aws)?;
-    Ok(format!("{} {}", cell.group, cell.month))
+    Ok(format!("{} {}", shown(cell.group.as_str()), cell.month))
 }
 
 fn aws(error: impl std::error::Error + 'static) -> DemoError {

@@ -1,4 +1,6 @@
 //! Text from outside on its way to a terminal. The one place: everything that a table or a message shows goes through here.
+//!
+//! A project's name, a file's name, an answer of a server: each may hold what moves the cursor, changes colours or hides text.
 
 /// The most characters of one cell of a table.
 const MOST: usize = 120;
