@@ -22,6 +22,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use futures::future::{Either, select};
+use recount_schemas::causes;
 use recount_schemas::host::{Deadline, Host};
 
 use crate::tuning::Tuning;

@@ -42,9 +42,10 @@ impl Consumer {
     /// Checks what must hold before the first batch: the totals are those of our definition, and the ledger reaches back
     /// further than a record can come again.
     pub async fn start(&self) -> Result<(), HandlerError> {
-        self.totals.claim_definition().await?;
         let incarnation = self.incarnations.of(&self.stream, Deadline::NONE, &Meter::default()).await?;
-        check_ledger(&self.stream, self.definition.ledger_days, incarnation.retention_hours)
+        check_ledger(&self.stream, self.definition.ledger_days, incarnation.retention_hours)?;
+        // Last: a definition that cannot be used claims nothing, so that its corrected form can.
+        Ok(self.totals.claim_definition().await?)
     }
 }
 

@@ -17,6 +17,14 @@ use crate::pipeline::{self, Pipeline, PipelineError, SCANS};
 
 /// What to serve, and where.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  recount-local serve
+  recount-local serve --port 8000 --data /tmp/mine --definition recount.toml --shards 4
+
+In another shell, with AWS_ENDPOINT_URL=http://127.0.0.1:4566, AWS_REGION=us-east-1 and any credentials, every AWS SDK, the AWS
+CLI, producer and recount work on it. Ctrl-C or SIGTERM ends it; its state survives, also kill -9.
+
+Exit codes: 0 stopped by a signal, 2 it could not serve, 3 bad usage: the command line or the definition")]
 pub struct ServeArgs {
     /// Port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 4566)]
@@ -61,6 +69,21 @@ pub enum ServeError {
     Io(#[from] io::Error),
 }
 
+impl ServeError {
+    /// Whether the definition is what stands in the way: wrong, or not the one that made the totals.
+    pub fn is_usage(&self) -> bool {
+        use recount_consumer::handler::HandlerError;
+        use recount_consumer::totals::TotalsError;
+        matches!(
+            self,
+            Self::Definition(_)
+                | Self::Pipeline(PipelineError::Consumer(
+                    HandlerError::LedgerTooShort { .. } | HandlerError::Totals(TotalsError::OtherDefinition { .. })
+                ))
+        )
+    }
+}
+
 /// Listens on 127.0.0.1 and nowhere else: the engines take any credentials.
 ///
 /// # Errors
@@ -101,6 +124,10 @@ pub async fn serve(args: &ServeArgs, host: SharedHost) -> Result<(), ServeError>
     // The definition before the engines: what is wrong with it shows before anything is made.
     let (definition, text) = definition(args)?;
     let engines = Engines::open(&args.data, Arc::clone(&host), Options::default())?;
+    let kept = args.data.join(DEFINITION);
+    if !kept.exists() {
+        keep(&kept, &text)?; // from the first moment on: killed now, it starts again with the same
+    }
     let sdk = crate::client::in_process(engines.door()).await;
     let options = pipeline::Options {
         shards: args.shards,
@@ -109,8 +136,8 @@ pub async fn serve(args: &ServeArgs, host: SharedHost) -> Result<(), ServeError>
     };
     let positions = args.data.join("positions.sqlite");
     let pipeline = Pipeline::start(&engines, &sdk, &positions, Settings::default(), definition, host, &options).await?;
-    // Only now: a definition that the totals refuse must not take the place of theirs.
-    keep(&args.data.join(DEFINITION), &text)?;
+    // Another one replaces it only now that it was taken: a refused one leaves the directory as it was.
+    keep(&kept, &text)?;
     println!("{}", ready_line(address, &args.data));
     let served = engines.serve(listener, stop).await;
     pipeline.stop().await;
@@ -122,8 +149,11 @@ pub async fn serve(args: &ServeArgs, host: SharedHost) -> Result<(), ServeError>
 /// The definition's file in the data directory.
 const DEFINITION: &str = "recount.toml";
 
-/// Writes a file at once or not at all: a kill leaves the old one or the new one.
+/// Writes the definition's text whole or not at all: killed in between, the old one is there.
 fn keep(path: &Path, text: &str) -> io::Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|kept| kept == text) {
+        return Ok(());
+    }
     let new = path.with_extension("toml.new");
     std::fs::write(&new, text)?;
     std::fs::rename(new, path)
