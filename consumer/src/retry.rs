@@ -119,8 +119,14 @@ impl<E: ProvideErrorMetadata> fmt::Display for Failure<E> {
             }
             SdkError::TimeoutError(_) => f.write_str("no answer in time"),
             SdkError::DispatchFailure(failure) => {
-                let cause = failure.as_connector_error().map(|error| error.to_string());
-                write!(f, "could not be sent: {}", cause.as_deref().unwrap_or("no connection"))
+                f.write_str("could not be sent")?;
+                // The first says no more than "io error": which address refused, or what is no certificate, stands in its causes.
+                let mut cause = failure.as_connector_error().map(|error| error as &dyn std::error::Error);
+                while let Some(error) = cause {
+                    write!(f, ": {error}")?;
+                    cause = error.source();
+                }
+                Ok(())
             }
             SdkError::ResponseError(_) => f.write_str("the answer could not be read"),
             _ => f.write_str("the request could not be made"),
