@@ -78,6 +78,14 @@ pub enum DemoError {
         /// Why.
         source: std::io::Error,
     },
+    /// The directory to scan cannot be read.
+    #[error("cannot scan {path}: {source}; name a directory that can be read")]
+    Unscannable {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The engines.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -110,7 +118,7 @@ pub enum DemoError {
 impl DemoError {
     /// Whether the command line asked for something that cannot be.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::NotOurs(_))
+        matches!(self, Self::NotOurs(_) | Self::Unscannable { .. })
     }
 }
 
@@ -127,6 +135,10 @@ struct Recorded {
 pub async fn demo(args: &DemoArgs, host: SharedHost) -> Result<DemoReport, DemoError> {
     let say = Say::new(args.format);
     let began = host.monotonic();
+    if let Some(dir) = &args.scan {
+        // Before an earlier demo is deleted.
+        std::fs::read_dir(dir).map_err(|source| DemoError::Unscannable { path: dir.display().to_string(), source })?;
+    }
     prepare(&args.data)?;
     let definition = Definition::parse(SCANS, "recount.toml")?;
     let engines = Engines::open(&args.data, Arc::clone(&host), EngineOptions::default())?;
