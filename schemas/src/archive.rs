@@ -3,6 +3,38 @@
 //! Names are lower-case and stable; no column is of an unsigned type: readers of Hive tables resolve Parquet columns by
 //! name, and Athena has no unsigned integers. Times stand twice: as a millisecond `TIMESTAMP` (all that Athena's DDL has)
 //! in UTC, and exactly, as microseconds in a `BIGINT`.
+//!
+//! # The archive's columns
+//!
+//! `events/month=2026-11/<version>/<commit>-<i>.parquet`, a row per change, sorted by (`group_key`, `event_key`). The types are those
+//! of Athena and DuckDB, which agree but for the names in parentheses, DuckDB's.
+//!
+//! | column | type | null | what it is |
+//! | --- | --- | --- | --- |
+//! | `event_key` | BINARY (BLOB) | no | 16 bytes: creation time in ms, 48 bits, big-endian; 80 bits of BLAKE3. No two rows have the same |
+//! | `event_id` | VARCHAR | no | the record's own `eventID` |
+//! | `event_name` | VARCHAR | no | `INSERT`, `MODIFY` or `REMOVE` |
+//! | `class` | VARCHAR | no | `insert`, `modify`, `remove`, or `ttl` for a removal by expiry |
+//! | `group_key` | VARCHAR | yes | the group, by the new image, of a removal by the old one; null where that gives none |
+//! | `occurred_at` | TIMESTAMP | no | the event's time, ms, UTC; the creation time where the item gives none |
+//! | `occurred_at_us` | BIGINT | no | the same, µs since 1970 |
+//! | `created_at_us` | BIGINT | no | when DynamoDB says that the change was made, µs since 1970 |
+//! | `source_table` | VARCHAR | no | the table that changed |
+//! | `shard_id` | VARCHAR | no | the Kinesis shard that the record was read from |
+//! | `sequence_number` | VARCHAR | no | its sequence number there, decimal, longer than any integer type; to compare two of a shard, compare lengths, then text |
+//! | `arrived_at_us` | BIGINT | no | when the record arrived in the stream, µs since 1970 |
+//! | `keys` | VARCHAR | yes | the item's key, DynamoDB JSON, as it came |
+//! | `new_image` | VARCHAR | yes | the item after the change, DynamoDB JSON, as it came |
+//! | `old_image` | VARCHAR | yes | the item before the change, DynamoDB JSON, as it came |
+//! | `user_identity` | VARCHAR | yes | who made the change, JSON, as it came; for most nobody in particular |
+//! | `envelope` | VARCHAR | no | all else of the record, JSON: with it the record can be put together again |
+//! | `content_hash` | BINARY (BLOB) | no | 16 bytes of BLAKE3 over the canonical change, event ID left out |
+//! | `measure_<attribute>` | DECIMAL(38, 9) | yes | one for each summed attribute, of the same image as the group |
+//! | `month` | VARCHAR | no | the partition, not in the file: the month of the row in the definition's time zone, as `2026-11` |
+//!
+//! Under `count = "inserts"` a total is `count(*)` and `sum(measure_…)` of the rows of class `insert`. `totals/monthly.parquet` and
+//! `totals/yearly.parquet`, as `recount recompute` writes them: `group_key` VARCHAR, `period` VARCHAR (`2026-11`, `2026`),
+//! `events` BIGINT, `sum_<attribute>` DECIMAL(38, 9), none null.
 
 use std::sync::Arc;
 
