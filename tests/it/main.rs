@@ -4,7 +4,12 @@
 //!   process, processes of their own.
 
 mod bad_records;
+mod cli;
+mod demo;
+mod duckdb;
 mod redelivery;
+mod scan;
+mod serve;
 mod smoke;
 mod support;
 mod totals;

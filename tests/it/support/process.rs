@@ -34,8 +34,13 @@ pub struct Serve {
 impl Serve {
     /// Starts it on `dir` and waits until it says that it is ready.
     pub fn start(dir: &Path, port: u16, definition: Option<&Path>) -> Self {
+        Self::start_with(dir, port, definition, &[])
+    }
+
+    /// The same, with more options.
+    pub fn start_with(dir: &Path, port: u16, definition: Option<&Path>, options: &[&str]) -> Self {
         let mut command = Command::new(binary("recount-local"));
-        command.args(["serve", "--port", &port.to_string(), "--data"]).arg(dir);
+        command.args(["serve", "--port", &port.to_string(), "--data"]).arg(dir).args(options);
         if let Some(definition) = definition {
             command.arg("--definition").arg(definition);
         }
@@ -61,12 +66,20 @@ impl Serve {
     }
 
     /// SIGTERM, and how it ended.
-    pub fn terminate(mut self) -> std::process::ExitStatus {
-        let done = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
+    pub fn terminate(self) -> std::process::ExitStatus {
+        self.signal("TERM")
+    }
+
+    /// A signal by its name, and how it ended.
+    pub fn signal(mut self, name: &str) -> std::process::ExitStatus {
+        let done = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill runs");
         assert!(done.success());
-        let status = self.child.wait().expect("serve ends");
-        std::mem::forget(self);
-        status
+        self.child.wait().expect("serve ends")
+    }
+
+    /// Its process ID.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 }
 
@@ -89,6 +102,31 @@ pub fn run(name: &str, endpoint: &str, dir: &Path, args: &[&str]) -> Output {
         .env("NO_COLOR", "1")
         .output()
         .expect("the binary runs")
+}
+
+/// The last line of what a binary printed, as JSON; with all that it said where that is none.
+pub fn json(output: &Output) -> serde_json::Value {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&out)
+        .or_else(|_| serde_json::from_str(out.lines().last().unwrap_or_default()))
+        .unwrap_or_else(|error| panic!("{error}: {:?}\n{out}\n{err}", output.status))
+}
+
+/// What `recount usage --format json` says, in the oracle's shape.
+pub fn usage(endpoint: &str, dir: &Path) -> super::naive::Totals {
+    let output = run("recount", endpoint, dir, &["usage", "--format", "json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    months(&json(&output))
+}
+
+/// The months of a report in the oracle's shape.
+pub fn months(report: &serde_json::Value) -> super::naive::Totals {
+    let text = |value: &serde_json::Value| value.as_str().expect("a string").to_owned();
+    let months = report["months"].as_array().expect("months").iter().map(|line| {
+        let bytes = text(&line["sums"]["bytes"]).parse().expect("whole bytes");
+        ((text(&line["group"]), text(&line["month"])), (line["events"].as_i64().expect("events"), bytes))
+    });
+    months.collect()
 }
 
 /// Runs a Python script from `tests/it/python` with the interpreter that `tests/run` prepared, and returns its last line as JSON.
