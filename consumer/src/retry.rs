@@ -119,14 +119,9 @@ impl<E: ProvideErrorMetadata> fmt::Display for Failure<E> {
             }
             SdkError::TimeoutError(_) => f.write_str("no answer in time"),
             SdkError::DispatchFailure(failure) => {
-                f.write_str("could not be sent")?;
-                // The first says no more than "io error": which address refused, or what is no certificate, stands in its causes.
-                let mut cause = failure.as_connector_error().map(|error| error as &dyn std::error::Error);
-                while let Some(error) = cause {
-                    write!(f, ": {error}")?;
-                    cause = error.source();
-                }
-                Ok(())
+                // By itself it says no more than "io error"; that the connection was refused stands in its causes.
+                let cause = failure.as_connector_error().map(|error| causes(error));
+                write!(f, "could not be sent: {}", cause.as_deref().unwrap_or("no connection"))
             }
             SdkError::ResponseError(_) => f.write_str("the answer could not be read"),
             _ => f.write_str("the request could not be made"),

@@ -237,7 +237,7 @@ async fn every_command_says_what_is_there_and_what_is_wrong() {
     // Clean, then damaged by hand.
     let reconciled = shell.json(0, &["reconcile"]);
     assert_eq!(reconciled, json!({"verdict": "clean", "cells": 3, "events": 19, "quarantined": 0, "findings": []}));
-    assert!(shell.table(0, &["repair"]).contains("nothing to repair"));
+    assert!(shell.table(0, &["repair"]).contains("nothing that a plan could repair"));
     let right = stored(&dynamo).await;
     add(&dynamo, "acme", "events", 7).await;
     add(&dynamo, HOSTILE, "sum_bytes", -1).await;
