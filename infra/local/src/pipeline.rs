@@ -188,8 +188,8 @@ impl Pipeline {
         let checkpoints = Checkpoints::open(positions)?;
 
         let relay = Relay::new(
-            clients.kinesis.clone(),
-            clients.s3.clone(),
+            recount_producer::clients::kinesis(sdk),
+            recount_producer::clients::s3(sdk, true),
             RelaySettings::new(&settings.stream, &settings.bucket),
             Arc::clone(&host),
         );
