@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
+use recount_consumer::millis;
 use recount_consumer::progress::Progress;
 use recount_consumer::totals::{Totals, TotalsError};
 use recount_schemas::definition::DefinitionError;
@@ -178,7 +179,7 @@ impl Context {
         match self.kinesis.describe_stream_summary().stream_name(stream).send().await {
             Ok(answer) => {
                 let summary = answer.stream_description_summary();
-                let created = summary.and_then(|summary| summary.stream_creation_timestamp().to_millis().ok());
+                let created = summary.and_then(|summary| millis::of_time(summary.stream_creation_timestamp()));
                 created.map(Some).ok_or_else(|| failed("it does not say when it was created".to_owned()))
             }
             Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => Ok(None),

@@ -7,6 +7,7 @@
 //! - [`expressions`]: from a step of the protocol to the expressions of one UpdateItem.
 //! - [`totals`]: the I/O around it: apply, look, pages, scan.
 //! - [`envelope`]: the event that Lambda hands over, read record by record.
+//! - [`millis`]: the times of records and streams, the same for everybody who reads them.
 //! - [`batch`]: its records judged and folded by cell, and their verdicts. Pure.
 //! - [`handler`]: the I/O of a batch, and the answer to Lambda.
 //! - [`progress`], [`quarantine`]: how far each shard is done; records that can never be counted.
@@ -19,6 +20,7 @@ pub mod envelope;
 pub mod expressions;
 pub mod handler;
 pub mod metrics;
+pub mod millis;
 pub mod progress;
 pub mod quarantine;
 pub mod report;

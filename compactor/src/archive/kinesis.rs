@@ -7,6 +7,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::ShardIteratorType;
 use bytes::Bytes;
+use recount_consumer::millis;
 use recount_schemas::{SequenceNumber, ShardId};
 
 use super::source::{ListedShard, Page, Record, Source, SourceError, Start, Summary};
@@ -65,7 +66,7 @@ impl Kinesis {
         let sequence: SequenceNumber = record.sequence_number.parse().map_err(|error| odd(&error))?;
         // Every judge of the record takes its arrival for "now", in whole milliseconds as Lambda's events have it.
         let arrived = record.approximate_arrival_timestamp.ok_or_else(|| odd(&"a record without an arrival time"))?;
-        let arrived_ms = arrived.to_millis().map_err(|error| odd(&error))?;
+        let arrived_ms = millis::of_time(&arrived).ok_or_else(|| odd(&"an arrival time out of range"))?;
         Ok(Record {
             sequence,
             partition_key: record.partition_key.unwrap_or_default(),
@@ -81,7 +82,8 @@ impl Source for Kinesis {
         let answer = self.client.describe_stream_summary().stream_name(&*self.name).send().await;
         let answer = answer.map_err(|error| self.failed(action, error))?;
         let summary = answer.stream_description_summary.ok_or_else(|| self.odd(action, "an empty answer"))?;
-        let created_ms = summary.stream_creation_timestamp.to_millis().map_err(|error| self.odd(action, error))?;
+        let created_ms = millis::of_time(&summary.stream_creation_timestamp);
+        let created_ms = created_ms.ok_or_else(|| self.odd(action, "a creation time out of range"))?;
         Ok(Summary {
             name: self.name.to_string(),
             stream: Stream { arn: summary.stream_arn, created_ms },
@@ -131,5 +133,37 @@ impl Source for Kinesis {
         let answer = answer.map_err(|error| self.failed("GetRecords", error))?;
         let records = answer.records.into_iter().map(|record| self.record(record)).collect::<Result<_, _>>()?;
         Ok(Page { records, next: answer.next_shard_iterator, behind_ms: answer.millis_behind_latest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_kinesis::primitives::{Blob, DateTime};
+    use proptest::prelude::*;
+    use recount_consumer::envelope::Envelope;
+
+    use super::*;
+
+    proptest! {
+        /// Up to the year 2100: the consumer and the archive judge a record by the same arrival.
+        #[test]
+        fn the_consumer_and_the_archive_agree_when_a_record_arrived(ms in 0i64..4_102_444_800_000) {
+            let config = aws_sdk_kinesis::Config::builder().behavior_version(aws_config::BehaviorVersion::latest());
+            let stream = Kinesis::new(Client::from_conf(config.build()), "changes");
+            // As the SDK reads the answer of GetRecords: seconds as a binary fraction.
+            let arrived = DateTime::from_secs_f64(ms as f64 / 1e3);
+            let record = aws_sdk_kinesis::types::Record::builder().sequence_number("7").partition_key("p");
+            let record = record.data(Blob::new("x")).approximate_arrival_timestamp(arrived).build().unwrap();
+            let archived = stream.record(record).unwrap();
+
+            let event = format!(
+                r#"{{"kinesis":{{"partitionKey":"p","sequenceNumber":"7","data":"eA==","approximateArrivalTimestamp":{}.{:03}}},
+                "eventID":"shardId-000000000000:7","eventSourceARN":"arn:aws:kinesis:eu-west-1:1:stream/changes"}}"#,
+                ms / 1_000,
+                ms % 1_000
+            );
+            let consumed = Envelope::parse(serde_json::from_str(&event).unwrap(), 0).unwrap();
+            prop_assert_eq!((archived.arrived_us, consumed.arrived_us), (ms * 1_000, ms * 1_000));
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use recount_schemas::host::{Deadline, SharedHost};
 
+use crate::millis;
 use crate::retry::{Caller, Meter};
 use crate::tuning::Tuning;
 
@@ -59,9 +60,9 @@ impl Incarnations {
         let answer = caller.call(|| describe.clone().send()).await.map_err(|failure| failed(failure.to_string()))?;
         let summary =
             answer.stream_description_summary().ok_or_else(|| failed("the answer has no summary".to_owned()))?;
-        let created = summary.stream_creation_timestamp().to_millis();
+        let created = millis::of_time(summary.stream_creation_timestamp());
         let incarnation = Incarnation {
-            created_ms: created.map_err(|_| failed("its creation time is out of range".to_owned()))?,
+            created_ms: created.ok_or_else(|| failed("its creation time is out of range".to_owned()))?,
             retention_hours: u32::try_from(summary.retention_period_hours()).unwrap_or_default(),
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
