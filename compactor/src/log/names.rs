@@ -30,6 +30,11 @@ pub fn entry(n: u64) -> String {
     format!("{LOG}{n:012}.json")
 }
 
+/// The number in the name of an entry.
+pub fn entry_number(name: &str) -> Option<u64> {
+    number(name.strip_prefix(LOG)?.strip_suffix(".json")?)
+}
+
 /// The name of the log folded up to entry `n`.
 pub fn state(n: u64) -> String {
     format!("{STATE}{n:012}.json")
@@ -101,6 +106,7 @@ mod tests {
         assert_eq!(parse_target(&name), Some(Target { month, version: 0, n: 17 }));
         assert_eq!(staged_base(&staged(4, "0af", 1)), Some(4));
         assert_eq!(state_number(&state(100)), Some(100));
+        assert_eq!((entry_number(&entry(7)), entry_number("_log/7.json")), (Some(7), None));
     }
 
     #[test]

@@ -19,7 +19,7 @@ const STATE_EVERY: u64 = 100;
 const MAX_STATE: u64 = 256 << 20;
 /// How many entries are asked for at a time.
 const AHEAD: u64 = 8;
-/// How many folded logs are tried, from the newest, before the log is read from its beginning.
+/// How many folded logs are tried, from the newest, before the log is read from its beginning; older ones are deleted.
 const STATE_TRIES: usize = 3;
 /// How often an entry is put whose outcome is not known.
 const PUT_TRIES: u32 = 8;
@@ -88,17 +88,39 @@ impl<O: Objects> LogStore<O> {
     }
 
     /// Applies the entries that were put since. Returns what they do.
+    ///
+    /// An entry that is missing is the end of the log only if none comes behind it; else the log is broken, and must not
+    /// be written on: the hole's number would be given out again.
     pub async fn catch_up(&self, state: &mut State) -> Result<Vec<Kind>, StoreError> {
         let mut kinds = Vec::new();
         loop {
             let batch = state.next..state.next + AHEAD;
             let mut entries = futures::stream::iter(batch.map(|n| self.bytes_of(n))).buffered(AHEAD as usize);
             while let Some(bytes) = entries.next().await {
-                let Some(bytes) = bytes? else { return Ok(kinds) };
+                let bytes = match bytes? {
+                    Some(bytes) => bytes,
+                    None => match self.behind(state.next).await? {
+                        Some(bytes) => bytes,
+                        None => return Ok(kinds),
+                    },
+                };
                 let entry = Entry::from_bytes(state.next, &bytes)?;
                 kinds.push(entry.kind);
                 state.apply(entry, Digest::of(&bytes))?;
             }
+        }
+    }
+
+    /// The bytes of entry `n`, which was not there a moment ago, if it was put meanwhile and others behind it.
+    async fn behind(&self, n: u64) -> Result<Option<Bytes>, StoreError> {
+        let name = names::entry(n);
+        let later = self.objects.list_page(names::LOG, Some(&name)).await?;
+        let Some(later) = later.into_iter().find(|listed| names::entry_number(&listed.key).is_some()) else {
+            return Ok(None);
+        };
+        match self.bytes_of(n).await? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Err(LogError::Broken { n, why: format!("it is not there, and {} is", later.key) }.into()),
         }
     }
 
@@ -157,17 +179,36 @@ impl<O: Objects> LogStore<O> {
         let Some(bytes) = kept() else { return };
         if let Err(error) = self.objects.put(&names::state(n), Bytes::from(bytes)).await {
             tracing::warn!(%error, "the folded log was not kept; reading the log takes longer");
+            return;
+        }
+        if let Err(error) = self.drop_older(n).await {
+            tracing::warn!(%error, "older folded logs were not deleted; the next one that is kept deletes them");
         }
     }
 
-    /// The newest folded log that fits the log, or the empty one.
-    async fn kept(&self) -> Result<State, StoreError> {
+    /// Deletes all folded logs up to `n` but the newest that are ever tried.
+    async fn drop_older(&self, n: u64) -> Result<(), BucketError> {
+        let mut numbers = self.kept_numbers().await?;
+        numbers.retain(|number| *number <= n);
+        for number in numbers.iter().rev().skip(STATE_TRIES) {
+            self.objects.delete(&names::state(*number)).await?;
+        }
+        Ok(())
+    }
+
+    /// The numbers of the folded logs, in their order.
+    async fn kept_numbers(&self) -> Result<Vec<u64>, BucketError> {
         let mut numbers = Vec::new();
         let mut listing = Listing::new(&self.objects, names::STATE);
         while let Some(page) = listing.next_page().await? {
             numbers.extend(page.iter().filter_map(|listed| names::state_number(&listed.key)));
         }
-        for n in numbers.into_iter().rev().take(STATE_TRIES) {
+        Ok(numbers)
+    }
+
+    /// The newest folded log that fits the log, or the empty one.
+    async fn kept(&self) -> Result<State, StoreError> {
+        for n in self.kept_numbers().await?.into_iter().rev().take(STATE_TRIES) {
             if let Some(state) = self.kept_at(n).await? {
                 return Ok(state);
             }

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use super::super::state::tests::{range, stream};
 use super::*;
@@ -59,6 +60,55 @@ async fn the_log_is_read_to_its_head_with_or_without_the_kept_states() {
     objects.put(&right, Bytes::from(forged)).await.unwrap();
     objects.put(&names::state(900), kept).await.unwrap();
     assert_eq!(store(&objects).read_to_head().await.unwrap(), state);
+}
+
+#[tokio::test]
+async fn only_the_newest_folded_logs_are_kept() {
+    let objects = Memory::new();
+    let ahead = names::state(900);
+    objects.put(&ahead, Bytes::from_static(b"{}")).await.unwrap();
+    fill(&objects, 601).await;
+    // One that another run kept meanwhile stays; of those up to ours the three that are ever tried.
+    assert_eq!(objects.keys(names::STATE), [400, 500, 600, 900].map(names::state));
+}
+
+#[tokio::test]
+async fn a_hole_in_the_log_is_not_its_end() {
+    for (count, missing) in [(5, 0), (5, 3), (30, 10)] {
+        let objects = Memory::new();
+        fill(&objects, count).await;
+        objects.delete(&names::entry(missing)).await.unwrap();
+        let error = store(&objects).read_to_head().await.unwrap_err();
+        assert!(matches!(&error, StoreError::Log(LogError::Broken { n, .. }) if *n == missing), "{error}");
+    }
+    // What is no entry says nothing; without the last entry the log is a shorter one.
+    let objects = Memory::new();
+    let state = fill(&objects, 5).await;
+    objects.put("_log/notes", Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(store(&objects).read_to_head().await.unwrap(), state);
+}
+
+#[tokio::test]
+async fn entries_put_while_the_log_is_read_are_no_hole() {
+    let full = Memory::new();
+    let state = fill(&full, 2).await;
+    // Both entries come between any two steps of the reading.
+    for after in 0..12 {
+        let objects = Memory::new();
+        let log = store(&objects);
+        let mut read = std::pin::pin!(log.read_to_head());
+        let mut steps = 0;
+        let found = loop {
+            if steps == after {
+                *objects.objects.lock().unwrap() = full.objects.lock().unwrap().clone();
+            }
+            steps += 1;
+            if let Poll::Ready(found) = futures::poll!(&mut read) {
+                break found.unwrap();
+            }
+        };
+        assert!(found == State::default() || found == state, "after {after} steps: {found:?}");
+    }
 }
 
 #[tokio::test]
