@@ -67,6 +67,7 @@ impl<S: Source> Gatherer<'_, S> {
         }
         let budget = Budget::new(self.limits.commit_bytes);
         let mut done = tips.clone();
+        let mut gave_up = None;
         loop {
             let ready = plan::ready(&listed, &ends, &done);
             if ready.is_empty() {
@@ -84,7 +85,8 @@ impl<S: Source> Gatherer<'_, S> {
             }
             let read: Vec<Reading> =
                 futures::stream::iter(reads).buffered(self.limits.shards_at_once.max(1)).try_collect().await?;
-            for reading in read {
+            for mut reading in read {
+                gave_up = gave_up.or(reading.gave_up.take());
                 done.insert(reading.shard.clone());
                 let before = ends.get(&reading.shard);
                 if reading.at_tip {
@@ -98,6 +100,9 @@ impl<S: Source> Gatherer<'_, S> {
                 ends.insert(reading.shard.clone(), ShardEnd { to, closed, caught_up_ms });
                 gathered.readings.push(reading);
             }
+        }
+        if let Some(error) = gave_up.filter(|_| gathered.readings.is_empty() && gathered.tips.is_empty()) {
+            return Err(error.into()); // no shard gave anything
         }
         let over = |shard: &ListedShard| {
             gathered.tips.contains(&shard.id) || ends.get(&shard.id).is_some_and(|end| end.closed)
@@ -148,5 +153,6 @@ pub(super) fn vanished(shard: ShardId, end: &ShardEnd, now_ms: i64) -> Reading {
         at_tip: false,
         caught_up_ms: end.caught_up_ms,
         lost: Some(lost),
+        gave_up: None,
     }
 }

@@ -24,6 +24,7 @@ struct Inner {
     sequence: u64,
     pages: u64,
     shards: BTreeMap<ShardId, Shard>,
+    throttled: BTreeMap<ShardId, u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -85,6 +86,11 @@ impl MemoryStream {
         inner.shards.insert("s0".parse().unwrap(), Shard::default());
     }
 
+    /// From now on a shard gives so many pages more, and refuses every other.
+    pub(crate) fn throttle(&self, shard: &ShardId, pages: u64) {
+        self.inner.lock().unwrap().throttled.insert(shard.clone(), pages);
+    }
+
     fn horizon_us(&self) -> i64 {
         self.host.now_us() - i64::from(self.retention_hours) * 3_600_000_000
     }
@@ -133,6 +139,11 @@ impl Source for MemoryStream {
         let (shard, at, issued) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
         if self.host.now_ms() - issued.parse::<i64>().unwrap() > 300_000 {
             return Err(SourceError::Expired);
+        }
+        match inner.throttled.get_mut(&shard.parse::<ShardId>().unwrap()) {
+            Some(0) => return Err(SourceError::Throttled(shard.into())),
+            Some(left) => *left -= 1,
+            None => {}
         }
         inner.pages += 1;
         let next = |at: usize| Some(format!("{shard}|{at}|{}", self.host.now_ms()));

@@ -112,6 +112,19 @@ pub enum ArchiveError {
     /// The run's time is up: no failure, its report says so.
     #[error("the run's time is up; the next run goes on")]
     TimeIsUp,
+    /// The archive is another definition's. Nothing was put: entries of two definitions in one log could never be taken back.
+    #[error(
+        "log entry {n} was made by definition {found}, not by this one ({ours}); nothing was archived: use the definition that \
+         made the archive, or a new bucket and new tables for this one"
+    )]
+    OtherDefinition {
+        /// The entry.
+        n: u64,
+        /// Its definition's hash.
+        found: String,
+        /// The hash of the definition in use.
+        ours: String,
+    },
     /// A live file is nowhere.
     #[error("log entry {n} added {target}, which has neither been published nor is its upload there; run recount fsck")]
     Stuck {

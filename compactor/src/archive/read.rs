@@ -2,6 +2,7 @@
 //!
 //! Kinesis gives a shard's readers five GetRecords and 2 MB a second together, so by default a run takes one of each. An
 //! empty page is not the end: the tip is a page that is not behind, the end of a closed shard one without a next iterator.
+//! A shard that is refused too often is left with what was read of it, neither at its tip nor closed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -98,6 +99,8 @@ pub struct Reading {
     pub caught_up_ms: Option<i64>,
     /// A hole before the first record.
     pub lost: Option<Lost>,
+    /// Why reading stopped where it did, if the stream refused to go on after all tries. What was read before is good.
+    pub gave_up: Option<SourceError>,
 }
 
 impl Reading {
@@ -144,6 +147,7 @@ impl<S: Source> Reader<'_, S> {
             at_tip: false,
             caught_up_ms,
             lost: None,
+            gave_up: None,
         };
         // Where time alone does not show the range to be whole, reading begins at `from` itself: if it is still there,
         // so is all that came after it.
@@ -174,6 +178,12 @@ impl<S: Source> Reader<'_, S> {
                         // A position that Kinesis no longer keeps: what is still there begins at the horizon.
                         SourceError::NoSuchPosition(_) if !begun && start != Start::Horizon => start = Start::Horizon,
                         SourceError::Throttled(_) | SourceError::Failed { .. } if tries < TRIES => {}
+                        // The other shards' records are not thrown away for this one's.
+                        error @ (SourceError::Throttled(_) | SourceError::Failed { .. }) => {
+                            tracing::warn!(shard = %shard.id, %error, "the shard is left for the next commit");
+                            reading.gave_up = Some(error);
+                            break;
+                        }
                         error => return Err(error.into()),
                     }
                     if tries >= TRIES {

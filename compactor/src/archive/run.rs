@@ -1,6 +1,6 @@
 //! The run.
 //!
-//! 1. Read the log to its head and finish the last entry. Close, as lost, what a former life of the stream left open.
+//! 1. Read the log to its head, refuse it if it is another definition's, and finish the last entry. Close, as lost, what a former life of the stream left open.
 //! 2. Read the shards beyond the log.
 //! 3. Tell rows from duplicates, conflicts and what cannot be judged; write the latter two beside the archive.
 //! 4. Stage one file per month.
@@ -174,6 +174,17 @@ impl<O: Objects, S: Source> Archiver<O, S> {
         Ok(())
     }
 
+    /// What is live, and what was put last, must be this definition's.
+    fn check_definition(&self, state: &State) -> Result<(), ArchiveError> {
+        let ours = self.definition.hash();
+        let last = state.last.iter().map(|entry| (entry.n, &entry.definition));
+        let mut all = state.live().map(|live| (live.n, &live.definition)).chain(last);
+        match all.find(|(_, found)| *found != ours) {
+            Some((n, found)) => Err(ArchiveError::OtherDefinition { n, found: found.clone(), ours: ours.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
     /// A stream that was deleted and made anew: what its former life still held, nobody can read any more. Its open shards
     /// are closed, as lost.
     async fn close_former_lives(
@@ -285,8 +296,12 @@ impl<O: Objects, S: Source> Archiver<O, S> {
         }
     }
 
+    /// Finishes the last entry. Whatever others put comes by here before anything else is written, so this is where a log of
+    /// another definition is refused.
     async fn finish(&self, log: &LogStore<O>, state: &mut State, life: &Life) -> Result<(), ArchiveError> {
-        finish(&self.objects, log, self.catalog.as_deref(), state, life).await
+        self.check_definition(state)?;
+        finish(&self.objects, log, self.catalog.as_deref(), state, life).await?;
+        self.check_definition(state)
     }
 }
 

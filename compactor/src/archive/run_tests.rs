@@ -18,13 +18,14 @@ use super::finish::finish;
 use super::life::Life;
 use super::memory_stream::MemoryStream;
 use super::run::{Archiver, Until};
+use super::source::SourceError;
 use super::{ArchiveError, ArchiveReport, Limits};
 use crate::bucket::Objects;
 use crate::bucket::memory::{Fault, Memory};
 use crate::log::entry::FORMAT;
 use crate::log::{Committed, Digest, Entry, Kind, LogStore, State, names};
 use crate::rows::read;
-use crate::rows::testing::{NOVEMBER, definition, record};
+use crate::rows::testing::{NOVEMBER, definition, definition_of, record};
 use crate::testing::TestHost;
 
 type Run = Pin<Box<dyn Future<Output = ()>>>;
@@ -106,7 +107,7 @@ async fn compact(objects: Memory, host: Arc<TestHost>) -> Result<(), ArchiveErro
         kind: Kind::Compaction,
         previous: state.head,
         at_ms: host.now_ms(),
-        definition: "d".into(),
+        definition: definition().hash().to_owned(),
         token: format!("{:016x}", host.random_u64()),
         base: n,
         stream: None,
@@ -340,6 +341,28 @@ fn a_stream_made_anew_begins_anew() {
 }
 
 #[test]
+fn what_a_former_life_still_held_is_named_once() {
+    let (mut world, mut dice) = (World::new(), Dice(12));
+    let first = world.stream.open_shards().remove(0);
+    (0..3).for_each(|_| world.produce(&mut dice));
+    run(&world.objects, &world.stream, &world.host);
+    let read = state(&world.objects, &world.host).streams.values().next().unwrap().shards[&first].to.clone();
+    // Records that nobody read go down with the stream.
+    let at = world.host.now_us();
+    (0..3).for_each(|n| drop(world.stream.put(&first, &record(&format!("unread{n}"), Some("a"), at, "1"))));
+    world.host.pass(Duration::from_secs(60));
+    world.stream.recreate();
+    world.produce(&mut dice);
+    let lost: Vec<usize> = (0..3).map(|_| run(&world.objects, &world.stream, &world.host).lost.len()).collect();
+    assert_eq!(lost, [1, 0, 0]);
+    let state = state(&world.objects, &world.host);
+    let hole = &state.lost[0];
+    assert_eq!((state.lost.len(), &hole.shard, &hole.lost.after, &hole.lost.before), (1, &first, &read, &None));
+    assert_eq!(&hole.stream, state.streams.keys().next().unwrap());
+    assert_eq!(archived(&world.objects, &state).len(), world.produced.len());
+}
+
+#[test]
 fn a_run_without_time_writes_nothing_and_says_so() {
     let (mut world, mut dice) = (World::new(), Dice(7));
     world.produce(&mut dice);
@@ -363,6 +386,98 @@ fn uploads_that_can_never_be_committed_are_deleted() {
         }
     }
     assert_eq!(world.objects.keys(names::STAGING), Vec::<String>::new());
+}
+
+#[test]
+fn a_throttled_shard_does_not_hold_up_the_others() {
+    let (mut world, mut dice) = (World::new(), Dice(11));
+    let first = world.stream.open_shards().remove(0);
+    world.stream.split(&first);
+    run(&world.objects, &world.stream, &world.host);
+    let open = world.stream.open_shards();
+    (0..30).for_each(|_| world.produce(&mut dice));
+    let limits = Limits { commit_bytes: 1 << 30, ..limits() };
+    let run_once = |world: &World| {
+        block_on(
+            archiver(&world.objects, &world.stream, &world.host).with_limits(limits).run(Until::Tip, Deadline::NONE),
+        )
+    };
+    let to = |report: &ArchiveReport, shard| report.shards[shard].to.clone();
+
+    // One shard gives two pages and no more; the other one is read to its tip. What was read counts.
+    world.stream.throttle(&open[0], 2);
+    let report = run_once(&world).unwrap();
+    assert!(report.records > 6 && report.records < 30 && !report.reached_tip, "{report:?}");
+    assert!(to(&report, &open[0]).is_some() && to(&report, &open[1]).is_some(), "{report:?}");
+    assert!(!report.shards[&open[0]].closed);
+
+    // No shard gives anything: the run fails, and the archive stands as it stood.
+    open.iter().for_each(|shard| world.stream.throttle(shard, 0));
+    let before = world.objects.keys("");
+    assert!(matches!(run_once(&world), Err(ArchiveError::Source(SourceError::Throttled(_)))));
+    assert_eq!(world.objects.keys(""), before);
+
+    open.iter().for_each(|shard| world.stream.throttle(shard, u64::MAX));
+    world.settle();
+}
+
+#[test]
+fn an_archive_of_another_definition_is_refused_before_anything_is_put() {
+    let (mut world, mut dice) = (World::new(), Dice(9));
+    world.produce(&mut dice);
+    let other = definition_of("other");
+    let as_other = |world: &World| {
+        let archiver =
+            Archiver::new(world.objects.clone(), world.stream.clone(), Arc::new(other.clone()), world.host.clone());
+        block_on(archiver.with_limits(limits()).run(Until::Tip, Deadline::NONE))
+    };
+    // A renewal alone says whose the log is.
+    let empty = World::new();
+    run(&empty.objects, &empty.stream, &empty.host);
+    run(&world.objects, &world.stream, &world.host);
+    for world in [&mut world, &mut { empty }] {
+        (0..4).for_each(|_| world.produce(&mut dice));
+        let before = world.objects.objects.lock().unwrap().clone();
+        let refused = as_other(world).unwrap_err();
+        let (ours, hash) = (other.hash().to_owned(), definition().hash().to_owned());
+        assert!(
+            matches!(&refused, ArchiveError::OtherDefinition { found, ours: o, .. } if *found == hash && *o == ours)
+        );
+        assert_eq!(*world.objects.objects.lock().unwrap(), before, "nothing was put");
+        world.settle();
+    }
+}
+
+/// Two runs of different definitions at once: one of them gets the log, the other one gets nothing into it.
+#[test]
+fn of_two_definitions_that_race_one_is_refused() {
+    let mut steps = 0;
+    loop {
+        let (mut world, mut dice) = (World::new(), Dice(10));
+        (0..6).for_each(|_| world.produce(&mut dice));
+        let of = |definition| {
+            let archiver =
+                Archiver::new(world.objects.clone(), world.stream.clone(), Arc::new(definition), world.host.clone());
+            archiver.with_limits(limits())
+        };
+        let (ours, other) = (of(definition()), of(definition_of("other")));
+        let mut first = Box::pin(ours.run(Until::Tip, Deadline::NONE));
+        let mut context = Context::from_waker(Waker::noop());
+        if (0..steps).any(|_| first.as_mut().poll(&mut context).is_ready()) {
+            break; // it was done before the second one began
+        }
+        let second = block_on(other.run(Until::Tip, Deadline::NONE));
+        let first = block_on(first);
+        assert!(first.is_ok() != second.is_ok(), "after {steps} steps: {first:?} {second:?}");
+        let refused = first.err().or(second.err());
+        assert!(matches!(refused, Some(ArchiveError::OtherDefinition { .. })), "after {steps} steps: {refused:?}");
+        let log = state(&world.objects, &world.host);
+        let entries = (0..log.next).map(|n| Entry::from_bytes(n, &world.objects.bytes(&names::entry(n)).unwrap()));
+        let of: BTreeSet<String> = entries.map(|entry| entry.unwrap().definition).collect();
+        assert_eq!(of.len(), 1, "after {steps} steps");
+        steps += 1;
+    }
+    assert!(steps > 20);
 }
 
 /// Archivers and compactors that race, crash, and lose answers, at every storage operation.

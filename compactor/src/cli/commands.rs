@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::{Command, Format, PlanSource, Which, plan_source};
 use super::tables;
-use crate::archive::ArchiveReport;
+use crate::archive::{ArchiveError, ArchiveReport};
 use crate::bucket::BucketError;
 use crate::context::{Context, ContextError};
 use crate::contributions::Scope;
@@ -116,9 +116,10 @@ impl CommandError {
     /// The exit code: bad usage where the command line or the definition is wrong, else undecided.
     pub fn exit(&self) -> Exit {
         let of_context = |error: &ContextError| match error {
-            ContextError::Unreadable { .. } | ContextError::Definition(_) | ContextError::OtherDefinition { .. } => {
-                Exit::Usage
-            }
+            ContextError::Unreadable { .. }
+            | ContextError::Definition(_)
+            | ContextError::OtherDefinition { .. }
+            | ContextError::Archive(ArchiveError::OtherDefinition { .. }) => Exit::Usage,
             _ => Exit::Undecided,
         };
         match self {
@@ -148,6 +149,7 @@ pub async fn run(
             Ok(Exit::Clean)
         }
         Command::Archive => {
+            context.check_definition().await?;
             says("archiving to the tip of the stream");
             let report = context.archive().await?;
             write(out, format, &report, tables::archive)?;

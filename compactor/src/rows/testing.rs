@@ -5,11 +5,15 @@ use recount_schemas::Definition;
 use super::row::{ArchivedRow, Place};
 
 pub(crate) fn definition() -> Definition {
-    Definition::parse(
-        "[source]\ntable='scans'\nkey=['scan_id']\n[fold]\ngroup_by='project_id'\noccurred_at='scanned_at'\nsum=['bytes']",
-        "recount.toml",
-    )
-    .unwrap()
+    definition_of("project_id")
+}
+
+/// The same, grouped by another attribute.
+pub(crate) fn definition_of(group_by: &str) -> Definition {
+    let text = format!(
+        "[source]\ntable='scans'\nkey=['scan_id']\n[fold]\ngroup_by='{group_by}'\noccurred_at='scanned_at'\nsum=['bytes']"
+    );
+    Definition::parse(&text, "recount.toml").unwrap()
 }
 
 /// A record of an insert: `created_us` after 2012, `bytes` as a number's text.
