@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
+use recount_consumer::handler::{AttemptTimeouts, Clients};
 use recount_consumer::millis;
 use recount_consumer::progress::Progress;
 use recount_consumer::totals::{Totals, TotalsError};
@@ -104,15 +105,10 @@ impl Context {
     /// Everything behind one configuration of the SDK.
     pub fn new(sdk: &SdkConfig, settings: Settings, definition: Definition, host: SharedHost) -> Self {
         let definition = Arc::new(definition);
-        let dynamo = aws_sdk_dynamodb::Client::new(sdk);
-        // An endpoint of one's own has no names per bucket in its DNS.
-        let path_style = sdk.endpoint_url().is_some();
-        let s3 = aws_sdk_s3::config::Builder::from(sdk).force_path_style(path_style).build();
-        let s3 = aws_sdk_s3::Client::from_conf(s3);
+        let Clients { dynamo, kinesis, s3 } = Clients::within(sdk, AttemptTimeouts::ARCHIVE);
         let bucket = Bucket::new(s3, settings.bucket.as_str(), host.clone());
         let totals = Totals::new(dynamo.clone(), &settings, Arc::clone(&definition), host.clone());
         let progress = Progress::new(dynamo.clone(), &settings, host.clone());
-        let kinesis = aws_sdk_kinesis::Client::new(sdk);
         Self { settings, definition, host, dynamo, kinesis, bucket, totals, progress, limits: Limits::default() }
     }
 

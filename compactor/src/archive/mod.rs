@@ -30,6 +30,8 @@ pub mod whole;
 mod memory_stream;
 #[cfg(test)]
 mod run_tests;
+#[cfg(test)]
+mod silence_tests;
 
 use std::time::Duration;
 

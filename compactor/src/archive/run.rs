@@ -17,7 +17,9 @@
 //! 6. Finish it, and go on from 2, until the tip or the end of the run's time.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use recount_schemas::host::{Deadline, SharedHost};
@@ -96,13 +98,15 @@ impl<O: Objects, S: Source> Archiver<O, S> {
     }
 
     /// Runs. Several runs at once are safe: the log decides whose commit counts. Time running out is no error; the
-    /// report then says that the tip was not reached.
+    /// report then says that the tip was not reached. Only where not even the log could be read in time there is nothing to
+    /// report: [`ArchiveError::TimeIsUp`].
     pub async fn run(&self, until: Until, deadline: Deadline) -> Result<ArchiveReport, ArchiveError> {
         let life = Life::begin(self.host.clone(), self.limits.life, deadline);
         let log = LogStore::new(self.objects.clone(), self.host.clone());
         let mut report = ArchiveReport::default();
-        let mut state = log.read_to_head().await?;
-        match self.steps(until, &life, &log, &mut state, &mut report).await {
+        let mut state = self.in_time(deadline, Box::pin(log.read_to_head())).await??;
+        let steps = Box::pin(self.steps(until, &life, &log, &mut state, &mut report));
+        match self.in_time(deadline, steps).await.flatten() {
             Ok(()) | Err(ArchiveError::TimeIsUp) => {}
             Err(error) => return Err(error),
         }
@@ -120,6 +124,20 @@ impl<O: Objects, S: Source> Archiver<O, S> {
             "archive run"
         );
         Ok(report)
+    }
+
+    /// Waits for a step, but not beyond the deadline: a request may stay without an answer. A step that is left is a crash
+    /// to the log, which the next run puts right.
+    async fn in_time<T>(&self, deadline: Deadline, step: impl Future<Output = T>) -> Result<T, ArchiveError> {
+        let left = deadline.left(&*self.host);
+        if left == Duration::MAX {
+            return Ok(step.await);
+        }
+        tokio::select! {
+            biased;
+            done = step => Ok(done),
+            () = self.host.sleep(left) => Err(ArchiveError::TimeIsUp),
+        }
     }
 
     async fn steps(

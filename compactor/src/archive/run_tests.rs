@@ -367,8 +367,8 @@ fn a_run_without_time_writes_nothing_and_says_so() {
     let (mut world, mut dice) = (World::new(), Dice(7));
     world.produce(&mut dice);
     let none = Deadline::after(&*world.host, Duration::ZERO);
-    let report = block_on(archiver(&world.objects, &world.stream, &world.host).run(Until::Tip, none)).unwrap();
-    assert_eq!((report.commits, report.reached_tip), (0, false));
+    let ended = block_on(archiver(&world.objects, &world.stream, &world.host).run(Until::Tip, none));
+    assert!(matches!(ended, Err(ArchiveError::TimeIsUp)), "{ended:?}");
     assert_eq!(world.objects.keys(""), Vec::<String>::new());
 }
 

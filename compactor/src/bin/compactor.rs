@@ -16,6 +16,7 @@ use aws_config::BehaviorVersion;
 use lambda_runtime::{LambdaEvent, run, service_fn};
 use recount_compactor::archive::{ArchiveReport, Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
 use recount_compactor::bucket::Bucket;
+use recount_consumer::handler::{AttemptTimeouts, Clients};
 use recount_schemas::host::{Deadline, SharedHost, SystemHost};
 use recount_schemas::{Definition, Settings};
 use serde::Deserialize;
@@ -63,10 +64,10 @@ async fn archiver() -> anyhow::Result<(Archiver, SharedHost)> {
     let settings = Settings::from_lookup(|name| env::var(name).ok());
     let definition = Arc::new(definition(&settings)?);
     let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
-    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(config.endpoint_url().is_some()).build();
+    let clients = Clients::within(&config, AttemptTimeouts::ARCHIVE);
     let host = SystemHost::shared();
-    let bucket = Bucket::new(aws_sdk_s3::Client::from_conf(s3), settings.bucket, host.clone());
-    let stream = Kinesis::new(aws_sdk_kinesis::Client::new(&config), settings.stream);
+    let bucket = Bucket::new(clients.s3, settings.bucket, host.clone());
+    let stream = Kinesis::new(clients.kinesis, settings.stream);
     let archiver = Archiver::new(bucket, stream, definition, host.clone()).with_limits(limits()?);
     Ok((archiver, host))
 }

@@ -35,7 +35,7 @@ use crate::retry::Meter;
 use crate::totals::{Totals, TotalsError};
 
 pub use incarnation::{Incarnation, Incarnations, StreamError};
-pub use start::Clients;
+pub use start::{AttemptTimeouts, Clients};
 
 /// How many cells are written at once.
 const CELLS_AT_ONCE: usize = 16;

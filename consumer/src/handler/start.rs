@@ -9,7 +9,24 @@ use recount_schemas::host::Deadline;
 use super::{Consumer, HandlerError};
 use crate::retry::Meter;
 
-/// The AWS clients of the consumer.
+/// How long one attempt of a request may take. The SDK itself sets no limit, and a request without an answer would hold whoever
+/// waits for it until its own time is over, or for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptTimeouts {
+    /// DynamoDB and Kinesis.
+    pub request: Duration,
+    /// S3, with the whole body.
+    pub object: Duration,
+}
+
+impl AttemptTimeouts {
+    /// Of the consumer: its records are small, and a batch waits.
+    pub const CONSUMER: Self = Self { request: Duration::from_secs(5), object: Duration::from_secs(20) };
+    /// Of the archive and its readers: a page of Kinesis has up to 10 MB, a staged file up to some hundred MB.
+    pub const ARCHIVE: Self = Self { request: Duration::from_secs(20), object: Duration::from_secs(60) };
+}
+
+/// The AWS clients of the consumer, and of everything else that works with its tables and its bucket.
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// Totals, ledger, progress.
@@ -21,15 +38,20 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Clients by the SDK's own configuration, with a limit on every attempt: the SDK has none, and a request without an answer
-    /// would otherwise hold its batch until the deadline.
+    /// Clients by the SDK's own configuration, with the consumer's limit on every attempt.
     pub fn new(config: &SdkConfig) -> Self {
-        let within = |seconds| TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(seconds)).build();
-        let dynamo = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(within(5)).build();
-        let kinesis = aws_sdk_kinesis::config::Builder::from(config).timeout_config(within(5)).build();
+        Self::within(config, AttemptTimeouts::CONSUMER)
+    }
+
+    /// Clients by the SDK's own configuration, with these limits on every attempt.
+    pub fn within(config: &SdkConfig, timeouts: AttemptTimeouts) -> Self {
+        let within = |most| TimeoutConfig::builder().operation_attempt_timeout(most).build();
+        let dynamo = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(within(timeouts.request)).build();
+        let kinesis = aws_sdk_kinesis::config::Builder::from(config).timeout_config(within(timeouts.request)).build();
         // A host name per bucket works on AWS only; another endpoint takes the bucket in the path.
         let path_style = config.endpoint_url().is_some();
-        let s3 = aws_sdk_s3::config::Builder::from(config).timeout_config(within(20)).force_path_style(path_style);
+        let s3 = aws_sdk_s3::config::Builder::from(config).timeout_config(within(timeouts.object));
+        let s3 = s3.force_path_style(path_style);
         Self {
             dynamo: aws_sdk_dynamodb::Client::from_conf(dynamo),
             kinesis: aws_sdk_kinesis::Client::from_conf(kinesis),
