@@ -8,6 +8,7 @@ mod cli;
 mod demo;
 mod duckdb;
 mod redelivery;
+mod repair;
 mod scan;
 mod serve;
 mod smoke;
