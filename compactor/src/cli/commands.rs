@@ -299,6 +299,18 @@ mod tests {
     }
 
     #[test]
+    fn another_definition_is_bad_usage() {
+        let archive = ArchiveError::OtherDefinition { n: 3, found: "a".into(), ours: "b".into() };
+        let totals = ContextError::OtherDefinition { table: "totals".into(), found: "a".into(), ours: "b".into() };
+        insta::assert_snapshot!(archive, @"log entry 3 was made by definition a, not by this one (b); nothing was archived: use the definition that made the archive, or a new bucket and new tables for this one");
+        for error in [ContextError::Archive(archive), totals] {
+            assert_eq!(CommandError::Context(error).exit(), Exit::Usage);
+        }
+        let other = ContextError::Archive(ArchiveError::TimeIsUp);
+        assert_eq!(CommandError::Context(other).exit(), Exit::Undecided);
+    }
+
+    #[test]
     fn how_a_repair_ends() {
         let cell = |lane| Cell { group: "acme".parse().unwrap(), month: "2026-11".parse().unwrap(), lane };
         let plan = |lanes: u16| Named {
