@@ -132,10 +132,8 @@ pub async fn reconcile(
 /// Holes that the stream left in the archive: findings for ever.
 fn lost(state: &State) -> Vec<Finding> {
     let finding = |hole: &crate::log::state::Hole| {
-        let number = |n: &Option<recount_schemas::SequenceNumber>| match n {
-            Some(n) => n.to_string(),
-            None => "the beginning".to_owned(),
-        };
+        let number =
+            |n: &Option<recount_schemas::SequenceNumber>, else_| n.as_ref().map_or(else_, |n| n.as_str()).to_owned();
         Finding {
             kind: Kind::Lost,
             group: None,
@@ -152,8 +150,8 @@ fn lost(state: &State) -> Vec<Finding> {
                 "stream {} may have dropped records of shard {} behind {} and before {} (log entry {})",
                 hole.stream.arn,
                 hole.shard,
-                number(&hole.lost.after),
-                number(&hole.lost.before),
+                number(&hole.lost.after, "its beginning"),
+                number(&hole.lost.before, "its end"),
                 hole.n
             ),
         }
@@ -237,4 +235,23 @@ async fn pass(
     let contributions = Contributions::Archive(Box::new(reader));
     let compared = compare(&context.definition, &known, standings, contributions).await?;
     Ok(Pass { compared, state, quarantined: in_quarantine, undecided: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Stream;
+    use crate::log::entry::Lost;
+    use crate::log::state::Hole;
+
+    /// As the log says it of an open shard of a stream that was deleted and made anew.
+    #[test]
+    fn what_the_log_says_is_lost_is_one_finding() {
+        let lost_there = Lost { after: Some("7".parse().unwrap()), before: None, since_ms: Some(1), found_ms: 2 };
+        let stream = Stream { arn: "arn:aws:kinesis:us-east-1:0:stream/s".into(), created_ms: 1 };
+        let hole = Hole { n: 4, stream, shard: "s0".parse().unwrap(), lost: lost_there };
+        let findings = lost(&State { lost: vec![hole], ..State::default() });
+        assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [Kind::Lost]);
+        insta::assert_snapshot!(findings[0].detail, @"stream arn:aws:kinesis:us-east-1:0:stream/s may have dropped records of shard s0 behind 7 and before its end (log entry 4)");
+    }
 }
