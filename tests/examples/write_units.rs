@@ -6,12 +6,13 @@
 //! cargo run --release -p recount-tests --example write_units
 //! ```
 //!
-//! Keys are a millisecond apart, one writer, one counter per project and month, no duplicates; a cell of one measure.
+//! Keys are a millisecond apart, one counter per project and month, no duplicates, a cell of one measure; one writer, but for
+//! the last workload: there four shards feed one cell at once, each batch is late against the others', and reads pages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use futures::{StreamExt, TryStreamExt, stream};
 use recount_consumer::totals::{Entry, Totals};
@@ -29,20 +30,28 @@ struct Workload {
     zipf: Option<f64>,
     batch: usize,
     events: usize,
+    /// Batches that are applied at once.
+    writers: usize,
 }
 
-const WORKLOADS: [Workload; 4] = [
-    Workload { name: "one hot project, batches of 1,000", projects: 1, zipf: None, batch: 1_000, events: 200_000 },
-    Workload {
-        name: "10,000 projects, Zipf, batches of 1,000",
-        projects: 10_000,
-        zipf: Some(1.05),
-        batch: 1_000,
-        events: 200_000,
-    },
-    Workload { name: "100,000 projects, uniform", projects: 100_000, zipf: None, batch: 1_000, events: 200_000 },
-    Workload { name: "one event per batch", projects: 20, zipf: None, batch: 1, events: 20_000 },
+const WORKLOADS: [Workload; 5] = [
+    workload("one hot project, batches of 1,000", 1, None, 1_000, 200_000, 1),
+    workload("10,000 projects, Zipf, batches of 1,000", 10_000, Some(1.05), 1_000, 50_000, 1),
+    workload("100,000 projects, uniform, batches of 1,000", 100_000, None, 1_000, 20_000, 1),
+    workload("one event per batch", 20, None, 1, 10_000, 1),
+    workload("one hot project, batches of 250 from four shards at once", 1, None, 250, 50_000, 4),
 ];
+
+const fn workload(
+    name: &'static str,
+    projects: usize,
+    zipf: Option<f64>,
+    batch: usize,
+    events: usize,
+    writers: usize,
+) -> Workload {
+    Workload { name, projects, zipf, batch, events, writers }
+}
 
 /// Draws a project: by rank with weight 1/rank^s, or evenly.
 fn sampler(workload: &Workload) -> impl Fn(&mut fastrand::Rng) -> usize {
@@ -64,7 +73,8 @@ fn sampler(workload: &Workload) -> impl Fn(&mut fastrand::Rng) -> usize {
     }
 }
 
-async fn run(workload: &Workload) -> Result<(f64, f64)> {
+/// Units per event: written, read, and written by a plain ADD.
+async fn run(workload: &Workload) -> Result<(f64, f64, f64)> {
     let dir = tempfile::tempdir()?;
     let host = SystemHost::shared();
     let options = Options { storage: Storage::Memory, ..Options::default() };
@@ -78,26 +88,30 @@ async fn run(workload: &Workload) -> Result<(f64, f64)> {
     let mut rng = fastrand::Rng::with_seed(7);
     let draw = sampler(workload);
     let start = host.now_ms();
-    let (mut units, mut sent) = (0.0, 0);
+    let (mut written, mut read, mut sent) = (0.0, 0.0, 0);
     while sent < workload.events {
-        let mut cells: BTreeMap<Cell, Vec<Entry>> = BTreeMap::new();
-        for i in sent..(sent + workload.batch).min(workload.events) {
+        // The events of one stretch of time, dealt out to the writers as shards would: each has some of every moment.
+        let mut batches: Vec<BTreeMap<Cell, Vec<Entry>>> = vec![BTreeMap::new(); workload.writers];
+        let all = workload.batch * workload.writers;
+        for i in sent..(sent + all).min(workload.events) {
             let cell =
                 Cell { group: format!("project-{}", draw(&mut rng)).parse()?, month: "2026-11".parse()?, lane: 0 };
-            let key = EventKey::new(start + i as i64, &i.to_be_bytes()).expect("now fits a key");
-            let delta = Delta {
-                events: 1,
-                sums: [Amount::from_billionths(1_000_000_000 * i128::from(rng.u16(..)))].into_iter().collect(),
-            };
-            cells.entry(cell).or_default().push(Entry { key, delta });
+            let key = EventKey::new(start + i as i64, &i.to_be_bytes()).context("now does not fit a key")?;
+            let bytes = Amount::from_billionths(1_000_000_000 * i128::from(rng.u16(..)));
+            let delta = Delta { events: 1, sums: [bytes].into_iter().collect() };
+            let batch = batches.get_mut(i % workload.writers).context("a writer for each")?;
+            batch.entry(cell).or_default().push(Entry { key, delta });
         }
-        sent += workload.batch;
-        units += stream::iter(&cells)
-            .map(|(cell, entries)| totals.apply(cell, entries, Deadline::NONE))
+        sent += all;
+        let work = batches.iter().flatten().map(|(cell, entries)| totals.apply(cell, entries, Deadline::NONE));
+        let units = stream::iter(work)
             .buffer_unordered(CONCURRENCY)
-            .map_ok(|applied| applied.write_units)
-            .try_fold(0.0, |sum, units| async move { Ok(sum + units) })
+            .try_fold(
+                (0.0, 0.0),
+                |(w, r), applied| async move { Ok((w + applied.write_units, r + applied.read_units)) },
+            )
             .await?;
+        (written, read) = (written + units.0, read + units.1);
     }
     let events = workload.events as f64;
 
@@ -121,15 +135,18 @@ async fn run(workload: &Workload) -> Result<(f64, f64)> {
             .await?;
         naive += answer.consumed_capacity().and_then(|c| c.capacity_units()).unwrap_or_default();
     }
-    Ok((units / events, naive / f64::from(naive_events)))
+    Ok((written / events, read / events, naive / f64::from(naive_events)))
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    println!("| workload | events | write units per event | a plain ADD, not idempotent |\n| --- | --- | --- | --- |");
+    println!(
+        "| workload | events | write units per event | read units per event | write units of a plain ADD, not idempotent |"
+    );
+    println!("| --- | --- | --- | --- | --- |");
     for workload in &WORKLOADS {
-        let (units, naive) = run(workload).await?;
-        println!("| {} | {} | {units:.3} | {naive:.2} |", workload.name, workload.events);
+        let (written, read, naive) = run(workload).await?;
+        println!("| {} | {} | {written:.3} | {read:.3} | {naive:.2} |", workload.name, workload.events);
     }
     Ok(())
 }
