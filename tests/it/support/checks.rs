@@ -69,7 +69,8 @@ pub async fn streamed(world: &World) -> Vec<Streamed> {
                 sequence: record.sequence_number().parse().unwrap(),
                 partition_key: record.partition_key().unwrap_or_default().to_owned(),
                 data: record.data().as_ref().to_vec(),
-                arrived_us: (record.approximate_arrival_timestamp().unwrap().as_secs_f64() * 1e3).round() as i64 * 1_000,
+                arrived_us: (record.approximate_arrival_timestamp().unwrap().as_secs_f64() * 1e3).round() as i64
+                    * 1_000,
             }));
             if tip {
                 break;
