@@ -2,7 +2,7 @@
 //!
 //! Entries are pairs of bytes, ordered by the first, then by the second. What is pushed fills a buffer; a full buffer is
 //! sorted and becomes a run in an unnamed temporary file, which the system removes with the process. Reading merges the runs. More than
-//! [`MAX_RUNS`] runs are merged into one first, so that the number of open files is bounded too.
+//! `MAX_RUNS` runs are merged into one first, so that the number of open files is bounded too.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,7 +1,7 @@
 //! Folding the archive into monthly and yearly totals, from nothing but the archive.
 //!
 //! - [`fold`]: rows in order to totals, with the proofs made on the way. Pure.
-//! - [`write`]: totals as `totals/monthly.parquet` and `totals/yearly.parquet`, for Athena.
+//! - [`write`](mod@write): totals as `totals/monthly.parquet` and `totals/yearly.parquet`, for Athena.
 //!
 //! A year is the sum of its months: under `count = "inserts"` an event has one month, under `net` each of its
 //! contributions has.

@@ -3,7 +3,7 @@
 //! - [`row`]: a judged record as a row, and the order of rows.
 //! - [`writer`]: rows to the bytes of a file.
 //! - [`reader`]: a file's columns, batch by batch, by ranged GETs.
-//! - [`lookup`]: which of some keys a file holds, reading as little of it as its statistics allow.
+//! - [`lookup`](mod@lookup): which of some keys a file holds, reading as little of it as its statistics allow.
 //! - [`ranged`]: Parquet's view of an object.
 
 pub mod lookup;

@@ -1,8 +1,8 @@
 //! `recount-local demo`: the main job on one machine, and an incident.
 //!
 //! - here: the acts, in order.
-//! - [`incident`]: what goes wrong, one thing after the other.
-//! - [`report`]: what is said of it, to people and to programs.
+//! - `incident`: what goes wrong, one thing after the other.
+//! - `report`: what is said of it, to people and to programs.
 
 mod incident;
 mod report;
