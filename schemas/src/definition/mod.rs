@@ -1,6 +1,6 @@
 //! What is counted: the definition, read from `recount.toml`.
 //!
-//! The [`file`] gives texts; what is here has been checked, so that no other code asks again. The [`hash`](Definition::hash)
+//! The [`file`](mod@file) gives texts; what is here has been checked, so that no other code asks again. The [`hash`](Definition::hash)
 //! stands beside the totals: any change but one of quotas makes other totals, hence a rebuild, never an edit in place.
 
 pub mod file;
