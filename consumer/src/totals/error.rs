@@ -48,7 +48,7 @@ pub enum TotalsError {
         refusals: u32,
     },
     /// An item was not understood; it was neither used nor changed.
-    #[error("item {sk:?} of {table} cannot be used: {why}")]
+    #[error("item {pk:?} {sk:?} of {table} cannot be used: {why}")]
     Item {
         /// The table.
         table: String,
