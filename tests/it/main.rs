@@ -3,6 +3,7 @@
 //! - [`support`]: an oracle that shares no code with what it checks, records from the lives of items, a pipeline in this
 //!   process, processes of their own.
 
+mod damage;
 mod bad_records;
 mod cli;
 mod demo;
