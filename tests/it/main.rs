@@ -4,6 +4,7 @@
 //!   process, processes of their own.
 
 mod damage;
+mod archive;
 mod bad_records;
 mod cli;
 mod demo;
