@@ -195,9 +195,9 @@ async fn invariants_5_and_6_two_at_once_and_one_that_wakes_up_late() {
     let world = World::start(&definition(""), options()).await;
     let (healthy, _) = sdk(&world, Fault::None).await;
     let mut sent = Vec::new();
-    for n in 1..=12 {
+    for n in 1..=6 {
         sent.extend(put(&world, n, 4).await);
-        let (slow, flaky) = sdk(&world, Fault::Hold(3 * n)).await;
+        let (slow, flaky) = sdk(&world, Fault::Hold(6 * n)).await;
         let sleeper = archiver(&world, &slow, limits(25));
         let mut sleeper = Box::pin(sleeper.run(Until::Tip, Deadline::NONE));
         let ended = tokio::select! { () = flaky.struck() => None, ended = &mut sleeper => Some(ended) };

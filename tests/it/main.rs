@@ -3,10 +3,11 @@
 //! - [`support`]: an oracle that shares no code with what it checks, records from the lives of items, a pipeline in this
 //!   process, processes of their own.
 
-mod damage;
 mod archive;
 mod bad_records;
+mod busy;
 mod cli;
+mod damage;
 mod demo;
 mod duckdb;
 mod redelivery;

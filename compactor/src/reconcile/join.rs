@@ -370,15 +370,10 @@ impl Unit<'_> {
         };
         if !self.lanes.contains_key(&lane) {
             let (report, hint) = (self.diff(cell.clone(), None), self.hint(&cell));
-<<<<<<< HEAD
             self.lanes.insert(
                 lane,
                 Open { head: None, report, raised: None, behind: false, exposed: 0, least_sealed: None, hint },
             );
-=======
-            self.lanes
-                .insert(lane, Open { head: None, report, raised: None, behind: false, taken: None, exposed: 0, hint });
->>>>>>> 92bccb9 (Kill, stall and mislead the archiver at every request: nothing lost, nothing twice, ranges that tile)
         }
         let Some(lane) = self.lanes.get_mut(&lane) else { return };
         let verdict = lane.report.key(&facts);
