@@ -4,10 +4,10 @@
 mod bench;
 mod plant;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use bench::{Bench, Told, cell, told};
+use bench::{Added, Bench, Told, cell, told};
 use recount_compactor::contributions::Scope;
 use recount_compactor::reconcile::{Kind, reconcile};
 use recount_compactor::repair::repair;
@@ -73,15 +73,12 @@ async fn every_kind_of_damage(seed: u64, net: bool, lanes: u16) {
     let old = now - 40 * DAY_US;
     let late = loop {
         let change = bench.make(&projects[1 / lanes], old);
-        let of_this_cell =
-            |cell: &Cell| *cell == of(1) && bench.account[cell].values().any(|added| added.event_id == change.event_id);
-        let found = bench.account.keys().any(|cell| of_this_cell(cell));
-        let elsewhere = bench.account.iter().filter(|(c, _)| **c != of(1));
-        let alone = !elsewhere.flat_map(|(_, adds)| adds.values()).any(|added| added.event_id == change.event_id);
-        if found && alone {
+        let holds = |adds: &BTreeMap<EventKey, Added>| adds.values().any(|added| added.event_id == change.event_id);
+        let cells: Vec<&Cell> = bench.account.iter().filter(|(_, adds)| holds(adds)).map(|(cell, _)| cell).collect();
+        if cells == [&of(1)] {
             break change;
         }
-        // Not one for this cell alone: it is part of the past of other cells, and comes early enough.
+        // It falls into another lane, or concerns another cell too: it is not sent.
         bench.forget(&change);
     };
     bench.send(vec![late.clone()]).await;
