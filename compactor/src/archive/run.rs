@@ -111,18 +111,23 @@ impl<O: Objects, S: Source> Archiver<O, S> {
             Err(error) => return Err(error),
         }
         report.log_entries = state.next;
-        tracing::info!(
-            commits = report.commits,
-            records = report.records,
-            rows = report.rows,
-            duplicates = report.duplicates,
-            conflicts = report.conflicts,
-            quarantined = report.quarantined,
-            holes = report.lost.len(),
-            races = report.races,
-            reached_tip = report.reached_tip,
-            "archive run"
-        );
+        // A schedule runs often, and mostly nothing came.
+        if report.records == 0 && report.reached_tip {
+            tracing::debug!(entries = report.log_entries, "archive run: nothing came");
+        } else {
+            tracing::info!(
+                commits = report.commits,
+                records = report.records,
+                rows = report.rows,
+                duplicates = report.duplicates,
+                conflicts = report.conflicts,
+                quarantined = report.quarantined,
+                holes = report.lost.len(),
+                races = report.races,
+                reached_tip = report.reached_tip,
+                "archive run"
+            );
+        }
         Ok(report)
     }
 

@@ -161,10 +161,10 @@ impl Say {
         self.out(&format!(
             "\n{} scans recorded, {} counted by the consumer and {} by the repair, {} duplicates recognised, {} record in quarantine, \
              {} changes archived, {seconds:.1} s.\n\n\
-             Everything is in {data}. The archive is plain Parquet:\n\n  \
-             duckdb -c \"SELECT group_key, month, count(*), sum(measure_bytes) FROM read_parquet('{data}/s3/recount-archive/events/*/*/*.parquet', \
+             Everything is in {data}. The archive is plain Parquet, for example for the DuckDB command line, from here:\n\n  \
+             duckdb -c \"SELECT group_key, month, count(*) AS events, sum(measure_bytes) AS bytes FROM read_parquet('{data}/s3/recount-archive/events/*/*/*.parquet', \
              hive_partitioning = true) WHERE class = 'insert' GROUP BY ALL ORDER BY ALL\"\n\n\
-             To go on with it:  recount-local serve --data {data}",
+             To go on with it:  recount-local serve --data {data}   (another demo empties it)",
             report.produced,
             report.applied,
             report.repaired_events,
