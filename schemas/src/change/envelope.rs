@@ -15,13 +15,9 @@ pub fn strip(record: &str) -> Result<String, serde_json::Error> {
     write_object(&mut out, members(record)?.into_iter().filter(|(name, _)| name != "eventID"), |out, name, raw| {
         if name == "dynamodb" {
             let body = members(raw)?.into_iter().filter(|(name, _)| !OWN_COLUMN.contains(&name.as_ref()));
-            write_object(out, body, |out, _, raw| {
-                out.push_str(raw);
-                Ok(())
-            })
+            write_object(out, body, verbatim)
         } else {
-            out.push_str(raw);
-            Ok(())
+            verbatim(out, name, raw)
         }
     })?;
     Ok(out)
@@ -47,16 +43,18 @@ pub fn restore(
                     body.push((Cow::Borrowed(name), image));
                 }
             }
-            write_object(out, body.into_iter(), |out, _, raw| {
-                out.push_str(raw);
-                Ok(())
-            })
+            write_object(out, body.into_iter(), verbatim)
         } else {
-            out.push_str(raw);
-            Ok(())
+            verbatim(out, name, raw)
         }
     })?;
     Ok(out)
+}
+
+/// A member's value as it came.
+fn verbatim(out: &mut String, _name: &str, raw: &str) -> Result<(), serde_json::Error> {
+    out.push_str(raw);
+    Ok(())
 }
 
 fn write_object<'a>(
