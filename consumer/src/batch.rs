@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use recount_schemas::bugs::{self, Bug};
 use recount_schemas::quarantine::{FORMAT, Quarantined};
 use recount_schemas::{Cell, Definition, Effect, EventKey, QuarantineReason, SequenceNumber, ShardId, Verdict};
 use smallvec::SmallVec;
@@ -110,6 +111,10 @@ impl Batch {
                         let records = at.records.entry(key).or_default();
                         if records.is_empty() {
                             at.entries.push(Entry { key, delta });
+                        } else if bugs::on(Bug::FoldsDuplicates)
+                            && let Some(entry) = at.entries.iter_mut().find(|entry| entry.key == key)
+                        {
+                            entry.delta = entry.delta.checked_add(&delta).unwrap_or(delta);
                         }
                         records.push(index);
                     }
@@ -142,6 +147,7 @@ impl Batch {
                     (true, ..) if nth == 0 => Part::Applied,
                     (true, ..) | (_, true, _) => Part::Duplicate,
                     (_, _, true) => Part::TooOld,
+                    _ if bugs::on(Bug::FailedCellIsDone) => Part::Duplicate,
                     _ => Part::Failed,
                 };
                 if let Some(record) = self.records.get_mut(*index) {
@@ -168,13 +174,15 @@ impl Batch {
         let mut reaches: BTreeMap<(&str, &ShardId), Reach> = BTreeMap::new();
         for (position, _) in self.verdicts().filter(|(_, verdict)| verdict.is_none()) {
             let reach = reaches.entry((&position.stream, &position.shard)).or_default();
-            if reach.lowest_failed.as_ref().is_none_or(|lowest| position.sequence < *lowest) {
+            let highest = bugs::on(Bug::ReportsHighestFailed);
+            if reach.lowest_failed.as_ref().is_none_or(|lowest| (position.sequence < *lowest) != highest) {
                 reach.lowest_failed = Some(position.sequence.clone());
             }
         }
         for (position, _) in self.verdicts() {
             let reach = reaches.entry((&position.stream, &position.shard)).or_default();
-            let below = reach.lowest_failed.as_ref().is_none_or(|lowest| position.sequence < *lowest);
+            let below = reach.lowest_failed.as_ref().is_none_or(|lowest| position.sequence < *lowest)
+                || bugs::on(Bug::ProgressPassesAFailure);
             if below && reach.done.as_ref().is_none_or(|done| position.sequence > *done) {
                 reach.done = Some(position.sequence.clone());
             }

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
+use recount_schemas::bugs::{self, Bug};
 use recount_schemas::definition::Measure;
 use recount_schemas::items::{EPOCH, EVENTS, FORMAT, RECENT, SEALED, VERSION};
 use recount_schemas::{Delta, EventKey};
@@ -88,7 +89,9 @@ impl Expressions {
             any.push_str(&format!("contains(#r,:k{i})"));
             self.value(&format!(":k{i}"), binary(key));
         }
-        self.and(&format!("NOT ({any})"));
+        if !any.is_empty() {
+            self.and(&format!("NOT ({any})"));
+        }
         self.and("(attribute_not_exists(#r) OR size(#r) < :hard)");
         self.value(":hard", number(hard_limit));
     }
@@ -125,21 +128,32 @@ impl Expressions {
         }
         match update.guard {
             Guard::Fast { least } => {
-                it.none_known(&update.keys, hard_limit);
-                it.name("#s", SEALED).value(":least", binary(&least));
-                it.and("(attribute_not_exists(#s) OR #s < :least)");
+                let named = if bugs::on(Bug::FastUpdateNamesNoKey) { &[][..] } else { &update.keys };
+                it.none_known(named, hard_limit);
+                let greatest = update.keys.last().filter(|_| bugs::on(Bug::FastUpdateAsksTheGreatest));
+                if !bugs::on(Bug::FastUpdateIgnoresSealed) {
+                    it.name("#s", SEALED).value(":least", binary(greatest.unwrap_or(&least)));
+                    it.and("(attribute_not_exists(#s) OR #s < :least)");
+                }
             }
             Guard::Late { epoch } => {
-                it.none_known(&update.keys, hard_limit);
-                it.same_epoch(epoch);
+                let named = if bugs::on(Bug::LateUpdateNamesNoKey) { &[][..] } else { &update.keys };
+                it.none_known(named, hard_limit);
+                if !bugs::on(Bug::LateUpdateIgnoresEpoch) {
+                    it.same_epoch(epoch);
+                }
             }
             Guard::Exact { epoch, size } => {
-                it.same_epoch(epoch);
-                if size == 0 {
-                    it.and("attribute_not_exists(#r)");
-                } else {
-                    it.and("size(#r) = :size");
-                    it.value(":size", number(size));
+                if !bugs::on(Bug::ExactUpdateIgnoresEpoch) {
+                    it.same_epoch(epoch);
+                }
+                match size {
+                    _ if bugs::on(Bug::ExactUpdateIgnoresSize) => {}
+                    0 => it.and("attribute_not_exists(#r)"),
+                    _ => {
+                        it.and("size(#r) = :size");
+                        it.value(":size", number(size));
+                    }
                 }
             }
         }
@@ -150,7 +164,11 @@ impl Expressions {
     pub fn flip(seal: &Seal) -> Result<Self, TooLarge> {
         let mut it = Self::start();
         it.name("#r", RECENT).name("#s", SEALED);
-        it.same_epoch(seal.epoch);
+        if bugs::on(Bug::FlipIgnoresEpoch) {
+            it.name("#p", EPOCH);
+        } else {
+            it.same_epoch(seal.epoch);
+        }
         it.value(":sealed", binary(&seal.sealed)).value(":next", number(seal.epoch.saturating_add(1)));
         it.value(":keys", binary_set(&seal.keys));
         it.update.push_str(", #s = :sealed, #p = :next DELETE #r :keys");

@@ -15,6 +15,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure as OnRefusal,
 };
+use recount_schemas::bugs::{self, Bug};
 use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::items::{FORMAT, PK, RANK, SEQUENCE, SK, VERSION, progress_pk};
 use recount_schemas::{SequenceNumber, Settings, ShardId};
@@ -72,9 +73,11 @@ impl Progress {
             .key(PK, AttributeValue::S(pk.clone()))
             .key(SK, AttributeValue::S(shard.to_string()))
             .update_expression("SET #v = if_not_exists(#v, :v), #sequence = :sequence, #rank = :rank")
-            .condition_expression(
-                "(attribute_not_exists(#v) OR #v <= :v) AND (attribute_not_exists(#rank) OR #rank < :rank)",
-            )
+            .condition_expression(if bugs::on(Bug::ProgressGoesBack) {
+                "(attribute_not_exists(#v) OR #v <= :v)"
+            } else {
+                "(attribute_not_exists(#v) OR #v <= :v) AND (attribute_not_exists(#rank) OR #rank < :rank)"
+            })
             .expression_attribute_names("#v", VERSION)
             .expression_attribute_names("#sequence", SEQUENCE)
             .expression_attribute_names("#rank", RANK)

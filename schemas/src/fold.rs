@@ -20,6 +20,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::amount::Amount;
+use crate::bugs::{self, Bug};
 use crate::change::attribute::{Scalar, pick};
 use crate::change::{Change, EventName};
 use crate::definition::{Count, Definition, EpochUnit, OccurredAt};
@@ -219,7 +220,8 @@ impl Definition {
         if !(EARLIEST_OCCURRED_US..=latest).contains(&occurred_us) {
             return Err(out_of_range());
         }
-        let month = Month::of(occurred_us, self.zone.rules()).ok_or_else(out_of_range)?;
+        let zone = if bugs::on(Bug::MonthInUtc) { &jiff::tz::TimeZone::UTC } else { self.zone.rules() };
+        let month = Month::of(occurred_us, zone).ok_or_else(out_of_range)?;
 
         let mut measures = SmallVec::with_capacity(self.measures.len());
         for (measure, value) in self.measures.iter().zip(picked) {

@@ -24,6 +24,7 @@
 //! which every record that was delivered has its final verdict (a record that the event source mapping gave up was not: it is
 //! then found to be missing); `rank` (S) the same as a text that sorts.
 
+use crate::bugs::{self, Bug};
 use crate::event_key::EventKey;
 use crate::fold::{Cell, Group};
 use crate::period::Month;
@@ -111,7 +112,8 @@ impl PageName {
     pub fn new(keys: &[EventKey], epoch: u64) -> Option<Self> {
         let greatest = *keys.iter().max()?;
         let mut digest = [0; 16];
-        for (to, from) in digest.iter_mut().zip(blake3::hash(&pack(keys)).as_bytes()) {
+        let named = if bugs::on(Bug::PageNamesCollide) { &[][..] } else { keys };
+        for (to, from) in digest.iter_mut().zip(blake3::hash(&pack(named)).as_bytes()) {
             *to = *from;
         }
         Some(Self { greatest, epoch, digest })

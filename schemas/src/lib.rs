@@ -14,9 +14,11 @@
 //! - [`settings`]: the names of tables, stream and bucket, from the environment.
 //! - [`host`]: time, randomness and sleep, passed in. [`causes`](mod@causes): an error in one line.
 //! - [`terminal`]: text from outside on its way to a terminal.
+//! - [`bugs`]: deliberate bugs by which tests prove that they can fail; constants in a normal build.
 
 pub mod amount;
 pub mod archive;
+pub mod bugs;
 pub mod causes;
 pub mod change;
 pub mod definition;

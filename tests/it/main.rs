@@ -5,6 +5,7 @@
 
 mod archive;
 mod bad_records;
+mod bugs;
 mod busy;
 mod cli;
 mod damage;

@@ -22,6 +22,7 @@ use std::fmt::Debug;
 
 use futures::future::BoxFuture;
 use recount_schemas::Month;
+use recount_schemas::bugs::{self, Bug};
 
 use super::ArchiveError;
 use super::life::Life;
@@ -78,7 +79,14 @@ async fn publish<O: Objects>(
         return Ok(());
     }
     life.check()?;
-    if objects.copy(&file.source, &file.target).await? == Copied::Done {
+    if bugs::on(Bug::UploadDeletedBeforeCopy)
+        && let Some(bytes) = objects.get(&file.source, file.bytes).await?
+    {
+        objects.delete(&file.source).await?;
+        return Ok(objects.put(&file.target, bytes).await?);
+    }
+    let copied = objects.copy(&file.source, &file.target).await;
+    if bugs::on(Bug::FailedCopyIsDone) || copied? == Copied::Done {
         return Ok(());
     }
     // Somebody else was faster: the source is deleted only after the target is there.

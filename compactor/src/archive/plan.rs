@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use recount_schemas::ShardId;
+use recount_schemas::bugs::{self, Bug};
 
 use super::source::ListedShard;
 use crate::log::ShardEnd;
@@ -25,7 +26,11 @@ pub fn ready<'a>(
 ) -> Vec<&'a ListedShard> {
     let names: BTreeSet<&ShardId> = listed.iter().map(|shard| &shard.id).collect();
     let closed = |shard: &ShardId| ends.get(shard).is_some_and(|end| end.closed);
-    let over = |parent: &ShardId| closed(parent) || (!ends.contains_key(parent) && !names.contains(parent));
+    let over = |parent: &ShardId| {
+        closed(parent)
+            || (!ends.contains_key(parent) && !names.contains(parent))
+            || bugs::on(Bug::ChildrenBeforeParents)
+    };
     listed.iter().filter(|s| !closed(&s.id) && !done.contains(&s.id) && s.parents.iter().all(over)).collect()
 }
 

@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
+use recount_schemas::bugs::{self, Bug};
 use recount_schemas::quarantine::{self, Quarantined};
 use recount_schemas::{Definition, EventKey, Month, QuarantineCode, QuarantineReason, SequenceNumber, ShardId};
 
@@ -61,13 +62,16 @@ pub async fn sort<O: Objects>(
                 Err(reason) => {
                     range.quarantined += 1;
                     let name = quarantine::object_key(&reading.shard, &record.sequence);
-                    sorted.aside.push((name, aside(reason)));
+                    if !bugs::on(Bug::UndecodableIsSkipped) {
+                        sorted.aside.push((name, aside(reason)));
+                    }
                     continue;
                 }
             };
             let content = judged.change.content_hash().0;
             match seen.get(&judged.key) {
-                Some(found) if *found == content => range.duplicates += 1,
+                Some(_) if bugs::on(Bug::TallySkipsDuplicates) => range.records -= 1,
+                Some(found) if *found == content || bugs::on(Bug::ConflictIsADuplicate) => range.duplicates += 1,
                 Some(_) => {
                     range.conflicts += 1;
                     let name = quarantine::conflict_key(&reading.shard, &record.sequence);
@@ -102,8 +106,13 @@ async fn archived<O: Objects>(
     let records = readings.iter().flat_map(|reading| &reading.records);
     let keys: BTreeSet<EventKey> =
         records.filter_map(|record| Some(definition.judge(&record.data, record.arrived_us).ok()?.key)).collect();
-    let covering = |first, last| keys.range(first..=last).next().is_some();
+    let covering = |first, last| keys.range(first..=last).next().is_some() && !bugs::on(Bug::DedupesOnlyWithinACommit);
     let files = state.live().filter(|live| covering(live.file.first_key, live.file.last_key));
+    let month = |key: &EventKey| Month::of(key.created_ms().saturating_mul(1_000), definition.zone.rules());
+    let files = files.filter(|live| {
+        let mut covered = keys.range(live.file.first_key..=live.file.last_key);
+        !bugs::on(Bug::DedupesOnlyOneMonth) || covered.any(|key| month(key) == Some(live.file.month))
+    });
     let found: Vec<Vec<lookup::Found>> = futures::stream::iter(files)
         .map(|live| lookup(objects, &live.file, &keys))
         .buffered(AT_ONCE)

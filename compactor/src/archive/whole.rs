@@ -20,6 +20,7 @@
 //! shard does not move its time to now: it stays where it was, or moves to the arrival of the shard's last record.
 
 use recount_schemas::ShardId;
+use recount_schemas::bugs::{self, Bug};
 
 use super::source::ListedShard;
 use crate::log::ShardEnd;
@@ -34,7 +35,7 @@ pub fn within_retention(caught_up_ms: Option<i64>, retention_ms: i64, now_ms: i6
 
 /// Whether a range that begins behind `from` is whole; see the table above.
 pub fn is_whole(from_is_there: bool, caught_up_ms: Option<i64>, retention_ms: i64, now_ms: i64) -> bool {
-    from_is_there || within_retention(caught_up_ms, retention_ms, now_ms)
+    from_is_there || within_retention(caught_up_ms, retention_ms, now_ms) || bugs::on(Bug::LostRangeIsWhole)
 }
 
 /// When a shard was last known to be read to its tip; see the table above.

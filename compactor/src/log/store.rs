@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use recount_schemas::bugs::{self, Bug};
 use recount_schemas::host::SharedHost;
 use serde::{Deserialize, Serialize};
 
@@ -152,6 +153,10 @@ impl<O: Objects> LogStore<O> {
             match answer {
                 Ok(Put::Created) => return Ok(Committed::Ours),
                 Err(error) if !error.is_unsure() && unsure.is_none() => return Err(error.into()),
+                Ok(Put::Exists) if bugs::on(Bug::AnyEntryIsOurs) => return Ok(Committed::Ours),
+                Err(error) if bugs::on(Bug::LostAnswerIsForgotten) => {
+                    return Err(StoreError::Undecided { n, why: error.to_string() });
+                }
                 Ok(Put::Exists) => {}
                 Err(error) => unsure = Some(error.to_string()),
             }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures::{StreamExt, TryStreamExt, stream};
 use recount_consumer::cell::Look;
 use recount_consumer::totals::{Totals, TotalsError};
+use recount_schemas::bugs::{self, Bug};
 use recount_schemas::{Cell, Delta, EventKey};
 
 use super::standing::{Head, Mark, Raise, push_head, push_key};
@@ -60,7 +61,7 @@ impl<'a, 's> Seen<'a, 's> {
     pub fn page(&mut self, epoch: u64, keys: &[EventKey]) -> io::Result<()> {
         let greatest = keys.iter().max().copied();
         self.greatest = self.greatest.max(greatest);
-        let kept = epoch < self.head.epoch;
+        let kept = epoch < self.head.epoch + u64::from(bugs::on(Bug::PageOfTheSameEpochCounts));
         if !kept {
             self.newest = self.newest.max(Some(epoch));
         }

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 use recount_consumer::expressions::{binary, number};
 use recount_schemas::Definition;
+use recount_schemas::bugs::{self, Bug};
 use recount_schemas::items::{EPOCH, EVENTS, FORMAT, PK, RECENT, REPAIR, SEALED, VERSION};
 
 use super::plan::CellPlan;
@@ -56,6 +57,7 @@ impl Expressions {
             adds.push(format!("#m{i} :m{i}"));
         }
         match &cell.seen {
+            _ if bugs::on(Bug::RepairIgnoresSeen) => {}
             Some(seen) => {
                 conditions.push("#p = :seen");
                 value(":seen", AttributeValue::S(seen.clone()));

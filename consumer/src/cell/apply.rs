@@ -30,6 +30,7 @@
 use std::collections::BTreeSet;
 
 use recount_schemas::EventKey;
+use recount_schemas::bugs::{self, Bug};
 
 use super::{Look, Seal};
 use crate::tuning::Tuning;
@@ -165,8 +166,11 @@ impl Applying {
             return Seal::plan(look, tuning).map_or(Step::GiveUp, Step::Seal);
         };
         let late = look.is_late(&least);
-        if late && self.searched != Some(look.epoch) {
-            return Step::Search { from: least };
+        let searched =
+            self.searched == Some(look.epoch) || (self.searched.is_some() && bugs::on(Bug::SearchIsNotRepeated));
+        if late && !searched {
+            let greatest = self.todo.last().filter(|_| bugs::on(Bug::SearchFromTheGreatest));
+            return Step::Search { from: greatest.copied().unwrap_or(least) };
         }
         let named = few || self.exact_refusals >= tuning.exact_refusals;
         Step::Update(match (named, late) {
@@ -188,7 +192,7 @@ impl Applying {
                 duplicates.push(*key);
                 return false;
             }
-            if look.is_late(key) && key.created_ms() < oldest {
+            if look.is_late(key) && key.created_ms() < oldest && !bugs::on(Bug::TooOldIsCounted) {
                 too_old.push(*key);
                 return false;
             }

@@ -4,6 +4,7 @@
 //! creation times as float seconds, and one record that does not fit its types fails the whole event.
 
 use recount_schemas::SequenceNumber;
+use recount_schemas::bugs::{self, Bug};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -90,7 +91,8 @@ impl<'a> Envelope<'a> {
         let named = |(index, raw): (usize, &&'a RawValue)| {
             Record::read(raw.get()).map_err(|source| RelayError::Unnamed { index, count, source })
         };
-        self.records.iter().enumerate().map(named).collect()
+        let kept = |named: &Result<_, _>| named.is_ok() || !bugs::on(Bug::RelayDropsUnreadable);
+        self.records.iter().enumerate().map(named).filter(kept).collect()
     }
 }
 

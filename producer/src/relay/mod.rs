@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use aws_lambda_events::event::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
 use futures::future::{Either, join, select};
+use recount_schemas::bugs::{self, Bug};
 use recount_schemas::host::{Deadline, SharedHost};
 
 use crate::stream::{Outgoing, Sender, Sending, within};
@@ -114,7 +115,10 @@ impl Relay {
         }
 
         let mut response = DynamoDbEventResponse::default();
-        let unsettled = outbox.unsettled().filter_map(|i| records.get(i)).min_by(|a, b| a.sequence.cmp(&b.sequence));
+        let unsettled = outbox.unsettled().filter_map(|i| records.get(i)).min_by(|a, b| {
+            let order = a.sequence.cmp(&b.sequence);
+            if bugs::on(Bug::RelayReportsHighestUnsettled) { order.reverse() } else { order }
+        });
         if let Some(record) = unsettled {
             let left = outbox.unsettled().count();
             tracing::warn!(records = records.len(), left, from = record.name, "records are left for a retry");
@@ -153,6 +157,7 @@ impl Relay {
 
 /// Takes note that the first `kept` of the too large records are in quarantine, and the next is not.
 fn settle_too_large(outbox: &mut Outbox, too_large: &[usize], kept: usize) {
+    let kept = if bugs::on(Bug::RelayDropsTooLarge) { too_large.len() } else { kept };
     too_large.iter().take(kept).for_each(|i| outbox.quarantined(*i));
     if let Some(refused) = too_large.get(kept) {
         outbox.not_quarantined(*refused);

@@ -28,6 +28,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use recount_schemas::bugs::{self, Bug};
+
 /// What a request and a record may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -145,6 +147,7 @@ impl Outbox {
     pub fn settle(&mut self, sent: &[usize], outcomes: &[Outcome]) {
         for (i, outcome) in sent.iter().copied().zip(outcomes) {
             let Some(entry) = self.entries.get_mut(i).filter(|_| self.ready.contains(&i)) else { continue };
+            let outcome = if bugs::on(Bug::RefusedPutIsDelivered) { &Outcome::Delivered } else { outcome };
             match outcome {
                 Outcome::Delivered => {
                     entry.state = State::Settled;
