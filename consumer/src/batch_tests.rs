@@ -74,6 +74,7 @@ fn records_are_folded_by_cell_and_a_repeated_key_goes_once() {
         work.cells.iter().map(|work| (work.cell.group.as_str(), work.entries.len())).collect::<Vec<_>>(),
         [("acme", 2), ("other", 1)]
     );
+    assert!(work.cells.iter().flat_map(|work| &work.entries).all(|entry| entry.delta.events == 1));
     let acme = Applied { applied: keys(&work.cells[0]), ..Applied::default() };
     batch.settle_cell(&work.cells[0], Some(&acme));
     batch.settle_cell(&work.cells[1], Some(&Applied { duplicates: keys(&work.cells[1]), ..Applied::default() }));
@@ -155,4 +156,16 @@ fn sequence_numbers_are_compared_as_numbers_and_shards_apart() {
 fn an_event_without_records_is_fine() {
     let (batch, work) = judge(r#"{"Records":[]}"#);
     assert!(work.cells.is_empty() && batch.reaches().is_empty() && verdicts(&batch).is_empty());
+}
+
+#[cfg(feature = "bugs")]
+#[test]
+fn the_tests_of_a_batch_show_the_deliberate_bugs() {
+    use recount_schemas::bugs::{Bug, within};
+    let shows = |bug, test: fn()| assert!(std::panic::catch_unwind(|| within(bug, test)).is_err(), "{bug}");
+    shows(Bug::FailedCellIsDone, a_move_between_cells_is_applied_when_both_have_it);
+    shows(Bug::ReportsHighestFailed, sequence_numbers_are_compared_as_numbers_and_shards_apart);
+    shows(Bug::ProgressPassesAFailure, invariant_10_a_bad_record_delays_no_good_one);
+    shows(Bug::SequenceNumbersAsText, sequence_numbers_are_compared_as_numbers_and_shards_apart);
+    shows(Bug::FoldsDuplicates, records_are_folded_by_cell_and_a_repeated_key_goes_once);
 }

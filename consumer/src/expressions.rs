@@ -256,16 +256,41 @@ mod tests {
         let update = fast(i64::try_from(tuning.named_keys).unwrap());
         let it = Expressions::add(&update, &delta, &measures(8), tuning.hard_limit).unwrap();
         assert_eq!((it.condition.len(), operators(&it.condition)), (2_148, 205));
-        // What is named is used, and what is used is named: DynamoDB refuses both otherwise.
-        for text in [&it.update, &it.condition] {
-            for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "#:_".contains(c))) {
-                assert!(!word.starts_with('#') || it.names.contains_key(word), "{word}");
-                assert!(!word.starts_with(':') || it.values.contains_key(word), "{word}");
-            }
-        }
+        names_are_used_and_known(&it);
+    }
+
+    /// DynamoDB refuses a name or value that is not used, as it does one that is not given.
+    fn names_are_used_and_known(it: &Expressions) {
         let all = format!("{} {}", it.update, it.condition);
         let words: Vec<_> = all.split(|c: char| !(c.is_ascii_alphanumeric() || "#:_".contains(c))).collect();
+        for word in &words {
+            assert!(!word.starts_with('#') || it.names.contains_key(*word), "{word}");
+            assert!(!word.starts_with(':') || it.values.contains_key(*word), "{word}");
+        }
         assert!(it.names.keys().chain(it.values.keys()).all(|name| words.contains(&name.as_str())));
+    }
+
+    /// A deliberate bug counts wrongly; what DynamoDB refuses would count nothing.
+    #[cfg(feature = "bugs")]
+    #[test]
+    fn with_a_deliberate_bug_dynamodb_still_takes_the_update() {
+        let guards = [
+            Guard::Fast { least: key(1) },
+            Guard::Late { epoch: 3 },
+            Guard::Late { epoch: 0 },
+            Guard::Exact { epoch: 3, size: 5 },
+            Guard::Exact { epoch: 0, size: 0 },
+        ];
+        for bug in recount_schemas::bugs::Bug::ALL {
+            bugs::within(*bug, || {
+                for guard in guards.clone() {
+                    let update = Update { keys: vec![key(1), key(2)], guard };
+                    names_are_used_and_known(&Expressions::add(&update, &Delta::zero(0), &[], 9).unwrap());
+                }
+                let seal = Seal { keys: vec![key(1)], sealed: key(2), epoch: 3 };
+                names_are_used_and_known(&Expressions::flip(&seal).unwrap());
+            });
+        }
     }
 
     #[test]

@@ -88,6 +88,29 @@ fn check_listing(objects: &Memory, host: &Arc<TestHost>, gone: &mut BTreeSet<Str
     gone.extend(named.into_iter().filter(|target| state.find(target).is_none() && !shown.contains(target)));
 }
 
+/// The records in all ranges of the log, which tile each shard, parents before children: read from the entries as they
+/// are, with no help of the code that checks them when they are put.
+fn ranges(objects: &Memory, state: &State) -> u64 {
+    let mut ends = BTreeMap::new();
+    let mut records = 0;
+    for n in 0..state.next {
+        for range in Entry::from_bytes(n, &objects.bytes(&names::entry(n)).unwrap()).unwrap().ranges {
+            let parents: Vec<_> = range.parents.iter().filter_map(|parent| ends.get(parent)).collect();
+            assert_eq!(
+                parents.len(),
+                range.parents.len(),
+                "invariant 5: {} has parents that were never read",
+                range.shard
+            );
+            assert!(parents.iter().all(|(_, closed)| *closed), "invariant 5: {} is before its parents", range.shard);
+            let (before, closed) = ends.insert(range.shard.clone(), (range.to, range.closed)).unwrap_or_default();
+            assert!(before == range.from && !closed, "invariant 5: the ranges of {} do not tile", range.shard);
+            records += range.records;
+        }
+    }
+    records
+}
+
 /// A compaction as the log knows it: every file of the fullest month is taken over into a new version.
 async fn compact(objects: Memory, host: Arc<TestHost>) -> Result<(), ArchiveError> {
     let log = LogStore::new(objects.clone(), host.clone());
@@ -145,6 +168,7 @@ struct World {
     produced: BTreeSet<EventKey>,
     records: Vec<String>,
     bad: u64,
+    put: u64,
     gone: BTreeSet<String>,
 }
 
@@ -152,7 +176,16 @@ impl World {
     fn new() -> Self {
         let host = Arc::new(TestHost::at(NOVEMBER + 100_000_000_000, 7));
         let (objects, stream) = (Memory::new(), MemoryStream::new(host.clone()));
-        Self { host, objects, stream, produced: BTreeSet::new(), records: Vec::new(), bad: 0, gone: BTreeSet::new() }
+        Self {
+            host,
+            objects,
+            stream,
+            produced: BTreeSet::new(),
+            records: Vec::new(),
+            bad: 0,
+            put: 0,
+            gone: BTreeSet::new(),
+        }
     }
 
     /// An event of November, or of one of the months around it.
@@ -176,6 +209,7 @@ impl World {
             self.records.push(text.clone());
         }
         self.stream.put(&shard, &text);
+        self.put += 1;
     }
 
     fn archive(&self, dice: &mut Dice, lossy: bool) -> Run {
@@ -213,6 +247,7 @@ impl World {
         );
         assert_eq!(self.objects.keys("conflicts/"), Vec::<String>::new());
         assert_eq!(state.lost, vec![]);
+        assert_eq!(ranges(&self.objects, &state), self.put, "invariant 5: each record is in one range");
         for live in state.live() {
             assert!(self.objects.bytes(&live.file.target).is_some(), "{} is published", live.file.target);
         }
@@ -539,4 +574,38 @@ fn invariants_1_5_6_hold_whatever_races_crashes_and_gets_lost() {
         let outcome = std::panic::catch_unwind(|| history(seed));
         assert!(outcome.is_ok(), "seed {seed}");
     }
+}
+
+/// Prints which history shows each: `-- --nocapture`.
+#[cfg(feature = "bugs")]
+#[test]
+fn invariants_1_5_6_show_the_deliberate_bugs() {
+    use recount_schemas::bugs::{Bug, within};
+    let shown = |bug, test: &dyn Fn()| {
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| within(bug, test))).err()?;
+        let text = panic.downcast_ref::<String>().cloned();
+        Some(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
+    };
+    for bug in [
+        Bug::PreviousEntryIsNotFinished,
+        Bug::FailedUploadIsCommitted,
+        Bug::ChildrenBeforeParents,
+        Bug::AnyEntryIsOurs,
+        Bug::LostAnswerIsForgotten,
+        Bug::FailedCopyIsDone,
+        Bug::UploadDeletedBeforeCopy,
+        Bug::DedupesOnlyWithinACommit,
+        Bug::TallySkipsDuplicates,
+        Bug::UndecodableIsSkipped,
+        Bug::RangeSkipsARecord,
+        Bug::RangesOverlap,
+        Bug::SequenceNumbersAsText,
+    ] {
+        let found = (0..60).find_map(|seed| Some((seed, shown(bug, &|| history(seed))?)));
+        let Some((seed, text)) = found else { panic!("{bug} stays hidden") };
+        println!("{bug}: seed {seed}: {text}");
+    }
+    assert!(shown(Bug::ConflictIsADuplicate, &a_conflicting_variant_is_kept_beside_the_archive).is_some());
+    let expired = &records_that_expired_unread_are_named_and_those_that_remain_are_archived;
+    assert!(shown(Bug::LostRangeIsWhole, expired).is_some());
 }

@@ -70,7 +70,7 @@ pub async fn sort<O: Objects>(
             };
             let content = judged.change.content_hash().0;
             match seen.get(&judged.key) {
-                Some(_) if bugs::on(Bug::TallySkipsDuplicates) => range.records -= 1,
+                Some(found) if *found == content && bugs::on(Bug::TallySkipsDuplicates) => range.records -= 1,
                 Some(found) if *found == content || bugs::on(Bug::ConflictIsADuplicate) => range.duplicates += 1,
                 Some(_) => {
                     range.conflicts += 1;

@@ -389,7 +389,7 @@ impl Model {
                 push("reads the epoch".into(), Doing::Applying(work), world.clone());
             }
             Doing::Putting(seal, then) => {
-                send(Request::Put(seal.keys.clone(), seal.epoch), &mut |what, held, after| {
+                send(Request::Put(seal.page().to_vec(), seal.epoch), &mut |what, held, after| {
                     let doing = match held {
                         None => Doing::Putting(seal.clone(), then.clone()),
                         Some(_) if self.has(Rule::PageBeforeFlip) => Doing::Flipping(seal.clone(), then.clone()),

@@ -247,3 +247,13 @@ async fn an_empty_event_is_done() {
     let response = response.await.unwrap().unwrap();
     assert_eq!(failures(&response), []);
 }
+
+#[cfg(feature = "bugs")]
+#[test]
+fn the_tests_of_the_relay_show_the_deliberate_bugs() {
+    use recount_schemas::bugs::{Bug, within};
+    let shows = |bug, test: fn()| assert!(std::panic::catch_unwind(|| within(bug, test)).is_err(), "{bug}");
+    shows(Bug::RefusedPutIsDelivered, a_refused_record_is_sent_again_before_any_later_one_of_its_item);
+    shows(Bug::RelayReportsHighestUnsettled, past_the_deadline_nothing_is_begun_and_all_is_reported);
+    shows(Bug::SequenceNumbersAsText, past_the_deadline_nothing_is_begun_and_all_is_reported);
+}
