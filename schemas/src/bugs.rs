@@ -6,7 +6,7 @@
 //! | feature `bugs` | [`on`] | cost |
 //! | --- | --- | --- |
 //! | off, as in every normal build | a constant `false`, and nothing can switch a bug on | none: the compiler drops the branch |
-//! | on, for tests only | the bug of this thread ([`within`]), else that of the process ([`set`]) | a load |
+//! | on, for tests only | the bug of this thread (`within`), else that of the process (`set`) | a load |
 //!
 //! To add one: a variant here, and `if bugs::on(Bug::…)` at the true place, one line that a reader can skip.
 
