@@ -40,7 +40,7 @@ pub async fn lookup<O: Objects>(
         return Ok(Vec::new());
     }
     let opened = Opened::new(objects, file, PageIndexPolicy::Optional).await?;
-    let wanted = wanted(&opened, keys)?;
+    let wanted = opened.guarded(|| wanted(&opened, keys))?;
     if wanted.row_groups.is_empty() {
         return Ok(Vec::new());
     }

@@ -5,7 +5,9 @@
 //! - [`reader`]: a file's columns, batch by batch, by ranged GETs.
 //! - [`lookup`](mod@lookup): which of some keys a file holds, reading as little of it as its statistics allow.
 //! - [`ranged`]: Parquet's view of an object.
+//! - [`claims`]: what a file says of its own sizes, held against bounds before it is believed.
 
+pub mod claims;
 pub mod lookup;
 pub mod ranged;
 pub mod reader;

@@ -1,4 +1,7 @@
 //! Parquet's view of an object: bytes by range, near ranges in one request, a small object in one request altogether.
+//!
+//! Nothing goes to the Parquet library before its [`claims`] have been held against their bounds: the footer first, then
+//! the pages of every range.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,8 +13,10 @@ use futures::stream::{StreamExt, TryStreamExt};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::FOOTER_SIZE;
+use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
 
+use super::claims;
 use crate::bucket::Objects;
 use crate::log::AddedFile;
 
@@ -35,13 +40,17 @@ pub struct Ranged<O> {
     found: AtomicUsize,
     size: u64,
     whole: Option<Bytes>,
+    /// The end of the object as far as it has been read, where it has not been read whole.
+    tail: Option<(u64, Bytes)>,
+    /// Whether the footer has been read: what is asked for then are pages.
+    opened: bool,
 }
 
 impl<O: Objects> Ranged<O> {
     /// A file of the log. Nothing is read yet.
     pub fn new(objects: O, file: &AddedFile) -> Self {
         let names = [file.target.clone(), file.source.clone()];
-        Self { objects, names, found: AtomicUsize::new(0), size: file.bytes, whole: None }
+        Self { objects, names, found: AtomicUsize::new(0), size: file.bytes, whole: None, tail: None, opened: false }
     }
 
     async fn fetch(&self, range: Range<u64>) -> Result<Bytes> {
@@ -66,6 +75,25 @@ impl<O: Objects> Ranged<O> {
             .map_or_else(|| ParquetError::EOF("no name".into()), |error| ParquetError::External(Box::new(error))))
     }
 
+    /// The bytes of each range, near ones in one request.
+    async fn parts(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let requests = coalesced(ranges);
+        let fetched: Vec<(u64, Bytes)> = futures::stream::iter(requests)
+            .map(|request| async move { Ok::<_, ParquetError>((request.start, self.fetch(request).await?)) })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let within = |range: &Range<u64>| {
+            let at = fetched.partition_point(|(start, _)| *start <= range.start);
+            let (start, bytes) = at
+                .checked_sub(1)
+                .and_then(|at| fetched.get(at))
+                .ok_or_else(|| ParquetError::EOF(format!("bytes {range:?} were not fetched")))?;
+            part(bytes, *start, range)
+        };
+        ranges.iter().map(within).collect()
+    }
+
     async fn whole(&mut self) -> Result<Option<Bytes>> {
         if self.size <= WHOLE && self.whole.is_none() {
             self.whole = Some(self.fetch(0..self.size).await?);
@@ -74,38 +102,71 @@ impl<O: Objects> Ranged<O> {
     }
 }
 
+impl<O: Objects> Ranged<O> {
+    /// Holds a range against its bound, before it is read.
+    fn check(&self, range: &Range<u64>) -> Result<()> {
+        let most = if self.opened { claims::MAX_CHUNK } else { claims::MAX_FOOTER };
+        match range.end.checked_sub(range.start) {
+            Some(bytes) if bytes <= most => Ok(()),
+            _ => Err(ParquetError::General(format!("bytes {range:?} are more than the {most} that one read may take"))),
+        }
+    }
+
+    /// Reads the end of the object, and holds the footer against its bounds.
+    async fn read_footer(&mut self) -> Result<()> {
+        let size = self.size;
+        let short = || ParquetError::EOF(format!("an object of {size} bytes has no footer"));
+        let mut start = self.size.saturating_sub(FOOTER as u64);
+        let mut end = match self.whole().await? {
+            Some(whole) => whole.slice(start as usize..), // it has at most WHOLE bytes
+            None => self.fetch(start..self.size).await?,
+        };
+        let magic = end.len().checked_sub(FOOTER_SIZE).and_then(|at| end.get(at..)).ok_or_else(short)?;
+        let length = FooterTail::try_from(magic)?.metadata_length() as u64;
+        let footer_end = self.size - FOOTER_SIZE as u64; // that much was just read
+        let footer = footer_end.checked_sub(length).ok_or_else(short)?..footer_end;
+        self.check(&footer)?;
+        if footer.start < start {
+            start = footer.start;
+            end = match &self.whole {
+                Some(whole) => part(whole, 0, &(start..self.size))?,
+                None => self.fetch(start..self.size).await?,
+            };
+        }
+        claims::footer(&part(&end, start, &footer)?)?;
+        self.tail = Some((start, end));
+        Ok(())
+    }
+}
+
 impl<O: Objects> AsyncFileReader for Ranged<O> {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         async move {
-            match self.whole().await? {
-                Some(whole) => part(&whole, 0, &range),
-                None => self.fetch(range).await,
+            self.check(&range)?;
+            let bytes = match (self.whole().await?, &self.tail) {
+                (Some(whole), _) => part(&whole, 0, &range)?,
+                (None, Some((start, tail))) if *start <= range.start => part(tail, *start, &range)?,
+                _ => self.fetch(range).await?,
+            };
+            if self.opened {
+                claims::pages(&bytes)?;
             }
+            Ok(bytes)
         }
         .boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
         async move {
-            if let Some(whole) = self.whole().await? {
-                return ranges.iter().map(|range| part(&whole, 0, range)).collect();
-            }
-            let requests = coalesced(&ranges);
-            let reader = &*self;
-            let fetched: Vec<(u64, Bytes)> = futures::stream::iter(requests)
-                .map(|request| async move { Ok::<_, ParquetError>((request.start, reader.fetch(request).await?)) })
-                .buffered(AT_ONCE)
-                .try_collect()
-                .await?;
-            let within = |range: &Range<u64>| {
-                let at = fetched.partition_point(|(start, _)| *start <= range.start);
-                let (start, bytes) = at
-                    .checked_sub(1)
-                    .and_then(|at| fetched.get(at))
-                    .ok_or_else(|| ParquetError::EOF(format!("bytes {range:?} were not fetched")))?;
-                part(bytes, *start, range)
+            ranges.iter().try_for_each(|range| self.check(range))?;
+            let parts = match self.whole().await? {
+                Some(whole) => ranges.iter().map(|range| part(&whole, 0, range)).collect::<Result<Vec<_>>>()?,
+                None => self.parts(&ranges).await?,
             };
-            ranges.iter().map(within).collect()
+            if self.opened {
+                parts.iter().try_for_each(|part| claims::pages(part))?;
+            }
+            Ok(parts)
         }
         .boxed()
     }
@@ -115,10 +176,14 @@ impl<O: Objects> AsyncFileReader for Ranged<O> {
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
         async move {
+            self.opened = false;
+            self.read_footer().await?;
             let size = self.size;
             let reader =
                 ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(FOOTER));
-            reader.load_and_finish(self, size).await.map(Arc::new)
+            let metadata = reader.load_and_finish(&mut *self, size).await?;
+            (self.tail, self.opened) = (None, true);
+            Ok(Arc::new(metadata))
         }
         .boxed()
     }

@@ -1,8 +1,14 @@
 //! A file's columns, batch by batch, by ranged GETs.
+//!
+//! The Parquet library is careful with damaged files, but not everywhere: some of its decoders panic on bytes that no writer
+//! makes. A file is only data, so a panic inside the library is a damaged file and nothing more.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 
 use arrow_array::RecordBatch;
+use futures::future::FutureExt;
 use futures::stream::{BoxStream, Stream, StreamExt, TryStreamExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
@@ -12,7 +18,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use recount_schemas::archive;
 
 use super::ranged::Ranged;
-use super::{RowsError, metadata};
+use super::{RowsError, claims, metadata};
 use crate::bucket::{BucketError, Objects};
 use crate::log::AddedFile;
 
@@ -63,7 +69,8 @@ impl<O: Objects> Opened<O> {
         let name = file.target.clone();
         let mut reader = Ranged::new(objects.clone(), file);
         let options = ArrowReaderOptions::new().with_page_index_policy(page_index);
-        let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await.map_err(|e| failed(&name, e))?;
+        let loading = AssertUnwindSafe(ArrowReaderMetadata::load_async(&mut reader, options)).catch_unwind();
+        let metadata = loading.await.map_err(|panic| panicked(&name, &*panic))?.map_err(|e| failed(&name, e))?;
         let opened = Self { name, reader, metadata };
         opened.check(file)?;
         Ok(opened)
@@ -85,7 +92,31 @@ impl<O: Objects> Opened<O> {
         if u64::try_from(footer.num_rows()) != Ok(file.rows) {
             return Err(self.damaged(format_args!("has {} rows, the log says {}", footer.num_rows(), file.rows)));
         }
-        Ok(())
+        self.check_groups()
+    }
+
+    /// The row groups are within their bounds, and are the file.
+    fn check_groups(&self) -> Result<(), RowsError> {
+        let (groups, mut rows) = (self.footer().row_groups(), 0i64);
+        let chunk = |bytes: i64| u64::try_from(bytes).is_ok_and(|bytes| bytes <= claims::MAX_CHUNK);
+        for group in groups {
+            if !(0..=claims::MAX_GROUP_ROWS).contains(&group.num_rows()) {
+                return Err(self.damaged(format_args!("claims a row group of {} rows", group.num_rows())));
+            }
+            rows += group.num_rows(); // at most MAX_LIST groups of MAX_GROUP_ROWS
+            for column in group.columns() {
+                let (stored, decompressed) = (column.compressed_size(), column.uncompressed_size());
+                if !chunk(stored) || !chunk(decompressed) {
+                    return Err(
+                        self.damaged(format_args!("claims a column of {stored}, decompressed {decompressed} bytes"))
+                    );
+                }
+            }
+        }
+        match rows == self.footer().file_metadata().num_rows() {
+            true => Ok(()),
+            false => Err(self.damaged(format_args!("has row groups of {rows} rows"))),
+        }
     }
 
     pub(super) fn damaged(&self, why: impl fmt::Display) -> RowsError {
@@ -119,9 +150,26 @@ impl<O: Objects> Opened<O> {
         if let Some(Wanted { row_groups, rows }) = wanted {
             builder = builder.with_row_groups(row_groups).with_row_selection(rows);
         }
-        let stream = builder.build().map_err(|error| failed(&name, error))?;
-        Ok(stream.map_err(move |error| failed(&name, error)).boxed())
+        let build = panic::catch_unwind(AssertUnwindSafe(|| builder.build()));
+        let stream = build.map_err(|panic| panicked(&name, &*panic))?.map_err(|error| failed(&name, error))?;
+        let batches = AssertUnwindSafe(stream).catch_unwind().map(move |batch| match batch {
+            Ok(batch) => batch.map_err(|error| failed(&name, error)),
+            Err(panic) => Err(panicked(&name, &*panic)),
+        });
+        Ok(batches.boxed())
     }
+
+    /// What the library makes of the file's statistics, in `work`.
+    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, RowsError>) -> Result<T, RowsError> {
+        panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&self.name, &*panic)))
+    }
+}
+
+/// The library panicked over a file.
+fn panicked(file: &str, panic: &(dyn Any + Send)) -> RowsError {
+    let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let said: String = said.unwrap_or("it did not say why").chars().take(200).collect();
+    RowsError::Damaged { file: file.to_owned(), why: format!("cannot be decoded: {said}") }
 }
 
 /// A failure of the Parquet reader; where it was the bucket's, that.

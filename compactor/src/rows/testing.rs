@@ -47,3 +47,25 @@ pub(crate) fn row(id: &str, group: Option<&str>, created_us: i64, bytes: &str) -
 
 /// 2026-11-01T00:00:00Z in µs.
 pub(crate) const NOVEMBER: i64 = 1_793_491_200_000_000;
+
+/// A page header with these sizes and values: of a data page, PLAIN, levels as RLE.
+pub(crate) fn page_header(decompressed: i64, stored: i64, values: i64) -> Vec<u8> {
+    let number = |value: i64| {
+        let mut left = ((value << 1) ^ (value >> 63)) as u64;
+        let mut out = Vec::new();
+        while left >= 0x80 {
+            out.push(left as u8 | 0x80);
+            left >>= 7;
+        }
+        out.push(left as u8);
+        out
+    };
+    let mut bytes = vec![0x15, 0, 0x15];
+    bytes.extend(number(decompressed));
+    bytes.push(0x15);
+    bytes.extend(number(stored));
+    bytes.extend([0x2c, 0x15]);
+    bytes.extend(number(values));
+    bytes.extend([0x15, 0, 0x15, 6, 0x15, 6, 0, 0]);
+    bytes
+}
