@@ -10,16 +10,29 @@
 //! | targets have the month, its version and the entry's number in their names | no two entries write one name |
 //! | only a compaction removes files: all live files of the months whose version it sets to its own number | a version is whole |
 //! | a compaction's rows are those it removes | invariant 7 |
+//! | its texts and lists are within [`MAX_ARN`], [`MAX_PARENTS`], [`MAX_SUMS`], a group's length; no file is above [`MAX_FILE`] | a damaged entry costs no more than its bytes |
 //! | its number is below base + [`WINDOW`] | older uploads are garbage and may be deleted |
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use recount_schemas::bugs::{self, Bug};
+use recount_schemas::fold::MAX_GROUP;
 use recount_schemas::{Month, ShardId};
 
 use super::entry::{AddedFile, Entry, FORMAT, Fingerprint, Kind, ShardRange};
 use super::names;
 use super::state::{ShardEnd, State, WINDOW};
+
+/// The longest ARN, in bytes (IAM User Guide, "IAM and STS quotas": 2,048 for the longest of them).
+pub const MAX_ARN: usize = 2_048;
+/// The most parents of a shard: it was split from one, or merged from two.
+pub const MAX_PARENTS: usize = 2;
+/// The most sums of a fingerprint: one for each measure.
+pub const MAX_SUMS: usize = recount_schemas::definition::file::MAX_MEASURES;
+/// The largest file, in bytes: what CopyObject copies (S3 API reference).
+pub const MAX_FILE: u64 = 5 << 30;
+/// The longest column's or definition's name in an entry: a measure's attribute has 64 bytes and a prefix, a hash has 64.
+const MAX_NAME: usize = 80;
 
 /// The log cannot be read on, or an entry cannot be put.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +89,7 @@ pub fn follows(state: &State, entry: &Entry) -> Result<(), LogError> {
     if entry.base > entry.n || entry.n >= entry.base.saturating_add(WINDOW) {
         return Err(broken(format!("it was planned when the log had {} entries", entry.base)));
     }
+    sizes(entry).map_err(|why| broken(why.into()))?;
     match entry.kind {
         Kind::Archive | Kind::Renewal if entry.stream.is_none() => return Err(broken("it names no stream".into())),
         Kind::Compaction if !entry.ranges.is_empty() => return Err(broken("a compaction reads no shard".into())),
@@ -88,6 +102,30 @@ pub fn follows(state: &State, entry: &Entry) -> Result<(), LogError> {
     ranges(state, entry).map_err(broken)?;
     removed(state, entry).map_err(broken)?;
     added(state, entry).map_err(broken)
+}
+
+/// No text, list or file is larger than any that is written.
+fn sizes(entry: &Entry) -> Result<(), &'static str> {
+    if entry.definition.len() > MAX_NAME || entry.stream.as_ref().is_some_and(|stream| stream.arn.len() > MAX_ARN) {
+        return Err("its definition's hash or its stream's ARN is too long");
+    }
+    if entry.ranges.iter().any(|range| range.parents.len() > MAX_PARENTS) {
+        return Err("a shard has more than two parents");
+    }
+    for file in &entry.added {
+        let groups = [&file.first_group, &file.last_group];
+        if groups.into_iter().flatten().any(|group| group.len() > MAX_GROUP) {
+            return Err("a file's group is too long");
+        }
+        let sums = &file.fingerprint.sums;
+        if sums.len() > MAX_SUMS || sums.keys().any(|column| column.len() > MAX_NAME) {
+            return Err("a file's fingerprint has too many sums");
+        }
+        if file.bytes > MAX_FILE {
+            return Err("a file is larger than any that can be copied");
+        }
+    }
+    Ok(())
 }
 
 /// The ranges tile, parents are read to their end before their children, and every record is accounted for.

@@ -125,6 +125,20 @@ fn invariant_5_ranges_that_do_not_tile_are_refused() {
 }
 
 #[test]
+fn an_entry_with_oversized_parts_is_refused() {
+    let state = two_entries();
+    let long = || "x".repeat(4_096);
+    refused(&state, |e| e.definition = long(), "too long");
+    refused(&state, |e| e.stream = Some(Stream { arn: long(), created_ms: 1 }), "too long");
+    refused(&state, |e| e.ranges[0].parents = vec!["s9".parse().unwrap(); 3], "more than two parents");
+    refused(&state, |e| e.added[0].last_group = Some(long()), "group is too long");
+    let sums = |n: usize| (0..n).map(|i| (format!("measure_{i}"), Default::default())).collect();
+    refused(&state, |e| e.added[0].fingerprint.sums = sums(9), "too many sums");
+    refused(&state, |e| e.added[0].fingerprint.sums = BTreeMap::from([(long(), Default::default())]), "too many sums");
+    refused(&state, |e| e.added[0].bytes = u64::MAX, "larger than any");
+}
+
+#[test]
 fn a_child_follows_its_closed_parents() {
     let mut state = two_entries();
     let child = || ShardRange { parents: vec!["s0".parse().unwrap()], ..range("s1", None, Some(9)) };

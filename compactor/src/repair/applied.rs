@@ -13,6 +13,8 @@ use crate::reconcile::Verdict;
 
 /// Most reports that are read.
 pub const MAX_REPORTS: usize = 100_000;
+/// The most keys of all reports together that are held in memory.
+pub const MAX_KEYS: usize = 4_000_000;
 
 /// What became of an applied plan, as kept beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +44,7 @@ pub enum AppliedError {
         why: String,
     },
     /// There are too many.
-    #[error("there are more than {MAX_REPORTS} repair reports under {}", plan::PREFIX)]
+    #[error("there are more than {MAX_REPORTS} repair reports, or {MAX_KEYS} keys in them, under {}", plan::PREFIX)]
     TooMany,
 }
 
@@ -79,7 +81,7 @@ fn read(key: &str, bytes: &[u8]) -> Result<Applied, AppliedError> {
 /// What all applied plans have said.
 pub async fn settled<O: Objects>(objects: &O) -> Result<Settled, AppliedError> {
     let mut settled = Settled::default();
-    let mut seen = 0;
+    let (mut seen, mut keys) = (0, 0usize);
     let mut listing = Listing::new(objects, plan::PREFIX);
     while let Some(page) = listing.next_page().await? {
         for listed in page.iter().filter(|listed| Plan::reported(&listed.key).is_some()) {
@@ -88,7 +90,12 @@ pub async fn settled<O: Objects>(objects: &O) -> Result<Settled, AppliedError> {
                 return Err(AppliedError::TooMany);
             }
             if let Some(bytes) = objects.get(&listed.key, plan::MAX_BYTES).await? {
-                read(&listed.key, &bytes)?.cells.iter().for_each(|cell| settled.add(cell));
+                let applied = read(&listed.key, &bytes)?;
+                keys = applied.cells.iter().fold(keys, |keys, cell| keys + cell.void.len() + cell.settled.len());
+                if keys > MAX_KEYS {
+                    return Err(AppliedError::TooMany);
+                }
+                applied.cells.iter().for_each(|cell| settled.add(cell));
             }
         }
     }
