@@ -1,7 +1,7 @@
 //! What the operator's commands work with: the definition, the clients, the totals and the archive. Made once, from the
 //! environment; nothing reads the environment after that.
 
-use std::path::Path;
+use std::fs::File;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
@@ -12,7 +12,7 @@ use recount_consumer::totals::{Totals, TotalsError};
 use recount_schemas::definition::DefinitionError;
 use recount_schemas::definition::file::MAX_FILE;
 use recount_schemas::host::{Deadline, SharedHost};
-use recount_schemas::{Definition, Settings};
+use recount_schemas::{Definition, Settings, bounded};
 
 use crate::archive::{ArchiveError, ArchiveReport, Archiver, Kinesis, Limits, Until};
 use crate::bucket::Bucket;
@@ -93,11 +93,7 @@ pub enum ContextError {
 /// Reads a definition.
 pub fn read_definition(path: &str) -> Result<Definition, ContextError> {
     let unreadable = |source| ContextError::Unreadable { path: path.to_owned(), source };
-    let length = std::fs::metadata(Path::new(path)).map_err(unreadable)?.len();
-    if length > MAX_FILE as u64 {
-        return Err(unreadable(std::io::Error::other(format!("it has more than {MAX_FILE} bytes"))));
-    }
-    let text = std::fs::read_to_string(Path::new(path)).map_err(unreadable)?;
+    let text = File::open(path).and_then(|file| bounded::text(file, MAX_FILE)).map_err(unreadable)?;
     Ok(Definition::parse(&text, path)?)
 }
 

@@ -6,7 +6,7 @@
 //!
 //! | defect | what follows |
 //! | --- | --- |
-//! | the event is not JSON with `Records` | the invocation fails |
+//! | the event is not JSON with `Records`, or is larger than Lambda's events are ([`MAX_EVENT`], [`MAX_RECORDS`]) | the invocation fails |
 //! | a record without a sequence number, shard, stream or arrival time: it cannot be named, or not be judged as every other reader judges it | the invocation fails |
 //! | a record without data, or whose data is not base64 | quarantine |
 //!
@@ -22,6 +22,13 @@ use recount_schemas::{QuarantineCode, QuarantineReason, SequenceNumber, ShardId}
 use crate::millis;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+/// The largest event, in bytes. Lambda's own limit for a batch is 6 MB (Lambda Developer Guide, "Lambda quotas").
+pub const MAX_EVENT: usize = 16 << 20;
+/// The most records of an event: the largest batch that an event source mapping can be set to (the same, "Using Lambda with Kinesis").
+pub const MAX_RECORDS: usize = 10_000;
+/// The longest name of a stream (Kinesis API reference, CreateStream).
+const MAX_STREAM: usize = 128;
 
 /// The event, its records not yet read.
 #[derive(Debug, Deserialize)]
@@ -92,7 +99,15 @@ struct Inner<'a> {
 impl<'a> Event<'a> {
     /// Splits the event into its records.
     pub fn parse(event: &'a [u8]) -> Result<Self, EnvelopeError> {
-        serde_json::from_slice(event).map_err(|error| EnvelopeError::NotAnEvent(error.to_string()))
+        if event.len() > MAX_EVENT {
+            return Err(EnvelopeError::NotAnEvent(format!("it has {} bytes, at most {MAX_EVENT}", event.len())));
+        }
+        let event: Self =
+            serde_json::from_slice(event).map_err(|error| EnvelopeError::NotAnEvent(error.to_string()))?;
+        match event.records.len() {
+            0..=MAX_RECORDS => Ok(event),
+            more => Err(EnvelopeError::NotAnEvent(format!("it has {more} records, at most {MAX_RECORDS}"))),
+        }
     }
 }
 
@@ -143,7 +158,7 @@ fn stream_name(arn: Cow<'_, str>) -> Option<Cow<'_, str>> {
         let at = arn.find(":stream/")? + ":stream/".len();
         let name = arn.get(at..)?;
         let end = name.find('/').map_or(arn.len(), |slash| at + slash);
-        (end > at).then_some(at..end)
+        (1..=MAX_STREAM).contains(&(end - at)).then_some(at..end)
     };
     let range = cut(&arn)?;
     match arn {
@@ -198,6 +213,15 @@ mod tests {
     }
 
     #[test]
+    fn an_event_has_its_limits() {
+        let event = |records: usize| format!(r#"{{"Records":[{}]}}"#, vec!["0"; records].join(","));
+        assert_eq!(Event::parse(event(MAX_RECORDS).as_bytes()).unwrap().records.len(), MAX_RECORDS);
+        assert!(matches!(Event::parse(event(MAX_RECORDS + 1).as_bytes()), Err(EnvelopeError::NotAnEvent(_))));
+        let padded = format!("{}{}", event(1), " ".repeat(MAX_EVENT));
+        assert!(matches!(Event::parse(padded.as_bytes()), Err(EnvelopeError::NotAnEvent(_))));
+    }
+
+    #[test]
     fn data_that_is_not_base64_is_a_verdict_not_a_failure() {
         for data in [r#""%%%""#, r#""aGVsbG8""#, "null", "7", r#""é""#, "{}"] {
             let text = record(&GOOD.replace(r#""aGVsbG8=""#, data));
@@ -232,6 +256,7 @@ mod tests {
             (ARN, Some("changes")),
             ("arn:aws:kinesis:eu-west-1:1:stream/changes/consumer/fast:1570000000", Some("changes")),
             ("arn:aws:kinesis:eu-west-1:1:stream/", None),
+            (&format!("arn:aws:kinesis:eu-west-1:1:stream/{}", "s".repeat(129)), None),
             ("changes", None),
         ] {
             assert_eq!(stream_name(Cow::Borrowed(arn)).as_deref(), name, "{arn}");

@@ -5,6 +5,7 @@
 //!
 //! A panic in the handler is caught by the runtime, logged, and answered as an error of the invocation: the batch comes again.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use aws_config::BehaviorVersion;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use recount_consumer::handler::{Clients, Consumer, HandlerError};
 use recount_consumer::metrics::Metrics;
+use recount_schemas::definition::file::MAX_FILE;
 use recount_schemas::host::{Deadline, SystemHost};
-use recount_schemas::{Definition, Settings};
+use recount_schemas::{Definition, Settings, bounded};
 use serde_json::value::RawValue;
 use tracing::error;
 
@@ -55,7 +57,8 @@ async fn start() -> anyhow::Result<Consumer> {
         Some(text) => (text, "RECOUNT_DEFINITION_TOML"),
         None => {
             let path = settings.definition.as_str();
-            (std::fs::read_to_string(path).with_context(|| format!("reading the definition {path}"))?, path)
+            let text = File::open(path).and_then(|file| bounded::text(file, MAX_FILE));
+            (text.with_context(|| format!("reading the definition {path}"))?, path)
         }
     };
     let definition = Arc::new(Definition::parse(&text, file)?);

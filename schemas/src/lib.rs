@@ -13,11 +13,12 @@
 //! - [`items`], [`quarantine`], [`archive`]: the shapes of what is stored in DynamoDB, in S3, in Parquet.
 //! - [`settings`]: the names of tables, stream and bucket, from the environment.
 //! - [`host`]: time, randomness and sleep, passed in. [`causes`](mod@causes): an error in one line.
-//! - [`terminal`]: text from outside on its way to a terminal.
+//! - [`terminal`]: text from outside on its way to a terminal. [`bounded`]: text out of a file, up to a limit.
 //! - [`bugs`]: deliberate bugs by which tests prove that they can fail; constants in a normal build.
 
 pub mod amount;
 pub mod archive;
+pub mod bounded;
 pub mod bugs;
 pub mod causes;
 pub mod change;

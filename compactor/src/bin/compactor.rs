@@ -8,6 +8,7 @@
 //! `RECOUNT_ARCHIVE_PACE=off` reads as fast as the stream gives, for a stream that nobody else reads.
 
 use std::env;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ use lambda_runtime::{LambdaEvent, run, service_fn};
 use recount_compactor::archive::{ArchiveReport, Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
 use recount_compactor::bucket::Bucket;
 use recount_consumer::handler::{AttemptTimeouts, Clients};
+use recount_schemas::definition::file::MAX_FILE;
 use recount_schemas::host::{Deadline, SharedHost, SystemHost};
-use recount_schemas::{Definition, Settings};
+use recount_schemas::{Definition, Settings, bounded};
 use serde::Deserialize;
 
 /// Kept back from the invocation's time, for the answer and the last log lines.
@@ -92,7 +94,8 @@ fn definition(settings: &Settings) -> anyhow::Result<Definition> {
         Ok(text) if !text.is_empty() => (text, "RECOUNT_DEFINITION_TOML"),
         _ => {
             let path = settings.definition.as_str();
-            let text = std::fs::read_to_string(path).with_context(|| format!("reading the definition {path}"))?;
+            let text = File::open(path).and_then(|file| bounded::text(file, MAX_FILE));
+            let text = text.with_context(|| format!("reading the definition {path}"))?;
             (text, path)
         }
     };

@@ -1,8 +1,9 @@
 //! Each command: a library function, its report, its exit code.
 
+use std::fs::File;
 use std::io::Write;
 
-use recount_schemas::Month;
+use recount_schemas::{Month, bounded};
 use serde::Serialize;
 
 use super::args::{Command, Format, PlanSource, Which, plan_source};
@@ -240,11 +241,8 @@ async fn read_plan(context: &Context, plan: &str) -> Result<Plan, CommandError> 
         PlanSource::Bucket(hash) => Ok(fetch(context, &hash).await?),
         PlanSource::File(path) => {
             let unreadable = |source| CommandError::PlanFile { path: plan.to_owned(), source };
-            let length = std::fs::metadata(&path).map_err(unreadable)?.len();
-            if length > crate::repair::plan::MAX_BYTES {
-                return Err(unreadable(std::io::Error::other("it is too large for a plan")));
-            }
-            let bytes = std::fs::read(&path).map_err(unreadable)?;
+            let most = usize::try_from(crate::repair::plan::MAX_BYTES).unwrap_or(usize::MAX);
+            let bytes = File::open(&path).and_then(|file| bounded::bytes(file, most)).map_err(unreadable)?;
             let read = Plan::read(plan, &bytes, &context.definition);
             Ok(read.map_err(|error: PlanError| RepairError::from(error))?)
         }

@@ -1,13 +1,15 @@
 //! Carries out a command line.
 
 use std::error::Error;
+use std::fs::File;
 use std::path::Path;
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::tz::TimeZone;
-use recount_schemas::Definition;
+use recount_schemas::definition::file::MAX_FILE;
 use recount_schemas::host::SharedHost;
+use recount_schemas::{Definition, bounded};
 use serde::Serialize;
 
 use super::{Cli, Command, Format, LoadArgs, RecordArgs, ScanArgs, show};
@@ -116,7 +118,8 @@ impl Aim {
 
 fn read_definition(path: &Path) -> Result<Definition, CliError> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| CliError::Read { path: name.clone(), source })?;
+    let text = File::open(path).and_then(|file| bounded::text(file, MAX_FILE));
+    let text = text.map_err(|source| CliError::Read { path: name.clone(), source })?;
     Definition::parse(&text, &name).map_err(|error| CliError::Usage(error.to_string()))
 }
 

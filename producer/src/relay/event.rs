@@ -11,12 +11,28 @@ use serde_json::value::RawValue;
 use super::partition;
 use crate::stream::Outgoing;
 
+/// The largest event, in bytes. Lambda's own limit for a batch is 6 MB (Lambda Developer Guide, "Lambda quotas").
+pub const MAX_EVENT: usize = 16 << 20;
+/// The most records of an event: the largest batch that an event source mapping can be set to (the same, "Using Lambda
+/// with DynamoDB").
+pub const MAX_RECORDS: usize = 10_000;
+
 /// Why an invocation fails as a whole. The mapping then retries all of its records.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// The event is not an object with a list of `Records`.
     #[error("the event is not that of a DynamoDB stream: expected an object with a list of Records")]
     NotAnEvent(#[source] serde_json::Error),
+    /// The event is larger than any that Lambda makes.
+    #[error(
+        "the event has {bytes} bytes and {records} records, more than the {MAX_EVENT} or {MAX_RECORDS} of any event of Lambda"
+    )]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// Its records, as far as they were counted.
+        records: usize,
+    },
     /// A record that could not be named as failed: no partial response can speak of it.
     #[error("record {index} of {count} has no usable dynamodb.SequenceNumber, so its failure could not be reported")]
     Unnamed {
@@ -82,7 +98,15 @@ struct Body<'a> {
 impl<'a> Envelope<'a> {
     /// Finds the records of an event.
     pub fn decode(event: &'a [u8]) -> Result<Self, RelayError> {
-        serde_json::from_slice(event).map_err(RelayError::NotAnEvent)
+        let too_large = |records| RelayError::TooLarge { bytes: event.len(), records };
+        if event.len() > MAX_EVENT {
+            return Err(too_large(0));
+        }
+        let envelope: Self = serde_json::from_slice(event).map_err(RelayError::NotAnEvent)?;
+        match envelope.records.len() {
+            0..=MAX_RECORDS => Ok(envelope),
+            more => Err(too_large(more)),
+        }
     }
 
     /// Names the records, in their order.
@@ -166,6 +190,14 @@ mod tests {
         for event in ["", "[]", "{}", r#"{"Records":{}}"#, r#"{"Records":[}"#] {
             assert!(matches!(Envelope::decode(event.as_bytes()), Err(RelayError::NotAnEvent(_))), "{event}");
         }
+    }
+
+    #[test]
+    fn an_event_has_its_limits() {
+        let event = |records: usize| format!(r#"{{"Records":[{}]}}"#, vec!["0"; records].join(","));
+        assert!(Envelope::decode(event(MAX_RECORDS).as_bytes()).is_ok());
+        let refused = |event: &str| matches!(Envelope::decode(event.as_bytes()), Err(RelayError::TooLarge { .. }));
+        assert!(refused(&event(MAX_RECORDS + 1)) && refused(&" ".repeat(MAX_EVENT + 1)));
     }
 
     #[test]

@@ -28,6 +28,11 @@ use crate::verdict::{QuarantineCode, QuarantineReason};
 /// (`UpdateMaxRecordSize`, 10 MiB).
 pub const MAX_RECORD: usize = 10 * 1024 * 1024;
 
+/// The longest event ID, in bytes. Real ones have 32 to 36; findings, plans and the archive repeat it for every event.
+pub const MAX_EVENT_ID: usize = 1_024;
+/// The longest name of a table, in bytes (DynamoDB Developer Guide, "naming rules").
+pub const MAX_TABLE: usize = 255;
+
 const PLAUSIBLE_MS: i64 = 100_000_000_000_000;
 
 /// A borrowed string, where it has no escapes. (`Option<Cow<str>>` on its own would always be copied.)
@@ -116,9 +121,15 @@ impl<'a> Change<'a> {
         if table.is_empty() {
             return Err(bad_member("the table's name is empty"));
         }
+        if table.len() > MAX_TABLE {
+            return Err(bad_member(format_args!("the table's name has {} bytes, at most {MAX_TABLE}", table.len())));
+        }
         let event_id = record.event_id.ok_or_else(|| bad_member("eventID is missing"))?.0;
         if event_id.is_empty() {
             return Err(bad_member("eventID is empty"));
+        }
+        if event_id.len() > MAX_EVENT_ID {
+            return Err(bad_member(format_args!("eventID has {} bytes, at most {MAX_EVENT_ID}", event_id.len())));
         }
         let event_name = record.event_name.ok_or_else(|| bad_member("eventName is missing"))?.0;
         let event_name = EventName::parse(&event_name)
@@ -304,6 +315,26 @@ mod tests {
         );
         assert_eq!(Change::decode(&[0xff, 0xfe]).unwrap_err().code, NotAChange);
         assert_eq!(code(&"[".repeat(100_000)), NotAChange);
+    }
+
+    #[test]
+    fn names_have_their_limits() {
+        let id = "f89436e0-627d-4d37-9879-42f86249aa83";
+        assert!(Change::decode(KINESIS.replace(id, &"x".repeat(MAX_EVENT_ID)).as_bytes()).is_ok());
+        assert_eq!(code(&KINESIS.replace(id, &"x".repeat(MAX_EVENT_ID + 1))), QuarantineCode::BadMember);
+        assert!(Change::decode(KINESIS.replace("flight", &"x".repeat(MAX_TABLE)).as_bytes()).is_ok());
+        assert_eq!(code(&KINESIS.replace("flight", &"x".repeat(MAX_TABLE + 1))), QuarantineCode::BadMember);
+        let long = vec![b' '; MAX_RECORD + 1];
+        assert_eq!(Change::decode(&long).unwrap_err().code, QuarantineCode::NotAChange);
+    }
+
+    #[test]
+    fn nesting_costs_no_stack() {
+        let deep = format!(r#"{{"L":{}{}}}"#, "[".repeat(1 << 20), "]".repeat(1 << 20));
+        let text = KINESIS.replace(r#"{"N":"1"}"#, &deep);
+        let change = Change::decode(text.as_bytes()).unwrap();
+        assert!(change.new_image.unwrap().len() > 2 << 20);
+        change.content_hash();
     }
 
     proptest! {
