@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -209,6 +210,31 @@ async fn a_clean_stop_keeps_everything_and_a_second_serve_is_refused() {
     until("all is counted", async || of(process::usage(&endpoint, &data)) >= 40).await;
     assert_eq!(of(process::usage(&endpoint, &data)), 40);
     assert_eq!(serve.signal("TERM").code(), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_hold_every_connection_leave_the_engines_their_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, port) = (dir.path().join("data"), free_port());
+    let serve = Serve::start_with_files(&data, port, 600);
+    let sdk = client::sdk_config(&serve.endpoint()).await;
+    let dynamo = aws_sdk_dynamodb::Client::new(&sdk);
+    dynamo.list_tables().send().await.unwrap(); // this client's connection is there before the others
+    let mut holder = process::python_command("hold.py", &[&port.to_string(), "600"]);
+    let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "600\n");
+
+    let put = dynamo.put_item().table_name("scans").item("scan_id", AttributeValue::S("a".into()));
+    let put = put.item("project_id", AttributeValue::S("acme".into())).item("bytes", AttributeValue::N("1".into()));
+    put.item("scanned_at", AttributeValue::S("2026-11-22T00:00:00Z".into())).send().await.unwrap();
+    let log = data.join("s3/recount-archive/_log/000000000000.json");
+    until("it is archived, by new files of its own", async || log.exists()).await;
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    assert_eq!(serve.terminate().code(), Some(0));
 }
 
 #[test]

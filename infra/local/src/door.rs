@@ -39,8 +39,9 @@ use crate::s3::unsign::unsign;
 /// Largest body of a JSON request in bytes: DynamoDB and Kinesis both stay below it.
 const MAX_JSON_BYTES: usize = 16 << 20;
 
-/// Connections at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 1_024;
+/// Connections at a time; more wait to be accepted. A process may usually have 1,024 open files, and the engines need some:
+/// clients that hold every connection they can get must not keep them from opening theirs.
+const MAX_CONNECTIONS: usize = 512;
 
 /// How long requests under way may take when the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);

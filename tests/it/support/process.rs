@@ -44,6 +44,18 @@ impl Serve {
         if let Some(definition) = definition {
             command.arg("--definition").arg(definition);
         }
+        Self::spawn(command, port)
+    }
+
+    /// Starts it where a process may have so many open files.
+    pub fn start_with_files(dir: &Path, port: u16, files: u32) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"ulimit -n "$1"; shift; exec "$@""#, "sh", &files.to_string()]);
+        command.arg(binary("recount-local")).args(["serve", "--port", &port.to_string(), "--data"]).arg(dir);
+        Self::spawn(command, port)
+    }
+
+    fn spawn(mut command: Command, port: u16) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("serve starts");
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut lines = BufReader::new(stdout).lines();
@@ -131,13 +143,20 @@ pub fn months(report: &serde_json::Value) -> super::naive::Totals {
 
 /// Runs a Python script from `tests/it/python` with the interpreter that `tests/run` prepared, and returns its last line as JSON.
 pub fn python(script: &str, args: &[&str]) -> serde_json::Value {
-    let interpreter = std::env::var("RECOUNT_TEST_PYTHON")
-        .expect("RECOUNT_TEST_PYTHON names a Python with duckdb and boto3: run tests/run, or set it");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/python").join(script);
-    let output = Command::new(interpreter).arg(path).args(args).output().expect("python runs");
+    let output = python_command(script, args).output().expect("python runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{script}: {}\n{stdout}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_str(stdout.lines().last().expect("the script prints its result")).expect("the result is JSON")
+}
+
+/// The command that runs a Python script from `tests/it/python`.
+pub fn python_command(script: &str, args: &[&str]) -> Command {
+    let interpreter = std::env::var("RECOUNT_TEST_PYTHON")
+        .expect("RECOUNT_TEST_PYTHON names a Python with duckdb and boto3: run tests/run, or set it");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/python").join(script);
+    let mut command = Command::new(interpreter);
+    command.arg(path).args(args);
+    command
 }
 
 /// Waits for a condition that another process brings about; fails after two minutes.
