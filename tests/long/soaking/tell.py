@@ -33,8 +33,7 @@ def report(soak):
         "at_the_same_age": young(samples),
         "processor": processor(samples),
         "commands": {name: {"runs": len(runs), "undecided": sum(run["code"] == 2 for run in runs),
-                            "seconds": three([run["seconds"] for run in runs]), "cpu_seconds": three([run["cpu"] for run in runs]),
-                            "peak_kib": max(run["peak_kib"] for run in runs)} for name, runs in commands.items()},
+                            "seconds": three([run["seconds"] for run in runs]), "cpu_seconds": three([run["cpu"] for run in runs])} for name, runs in commands.items()},
         "disk": {part: {"bytes": size, "on_disk": blocks, "files": files, "per_event": size / max(1, soak.expected),
                         "halves": halves(samples, part), "most": max((s["disk"].get(part, [0])[0] for s in samples), default=0)}
                  for part, (size, blocks, files) in sorted(soak.disk.items(), key=lambda item: -item[1][0])},
@@ -59,8 +58,8 @@ def young(samples):
 
 
 def processor(samples):
-    """Processor time by sixths of the long life: ms per event of the whole server, ms per commit of its compactor's thread; and how
-    many commits and Parquet files there were."""
+    """By sixths of the long life: events a second, which a busy machine makes fewer than were asked for; the processor's ms per event of
+    the whole server, and per commit of its compactor's thread; how many commits and Parquet files there were."""
     if not samples:
         return []
     life = [sample for sample in samples if sample["life"] == samples[-1]["life"]]
@@ -68,7 +67,7 @@ def processor(samples):
     for part in range(6 if step > 1 else 0):
         a, b = life[part * step], life[min((part + 1) * step, len(life) - 1)]
         commits, files = ([end["disk"].get(kind, [0, 0, 0])[2] for end in (a, b)] for kind in ("commit log", "parquet"))
-        found.append({"commits": commits, "files": files,
+        found.append({"commits": commits, "files": files, "events_per_second": (b["events"] - a["events"]) / max(1, b["t"] - a["t"]),
                       "server_ms_per_event": 1000 * (b["cpu"] - a["cpu"]) / max(1, b["events"] - a["events"]),
                       "compactor_ms_per_commit": 1000 * (b["compactor_cpu"] - a["compactor_cpu"]) / max(1, commits[1] - commits[0])})
     return found
@@ -117,14 +116,15 @@ def table(report):
     say(f"peaks of all lives: {report['peak_rss_kib'] / 1024:.1f} MiB resident, {report['peak_files']} files, "
         f"{report['peak_sockets']} sockets, {report['peak_threads']} threads")
     say(f"memory of each life at {AGE[0]} to {AGE[1]} s: {gain(report['at_the_same_age'], 'MiB', 1024)}")
-    say("processor time by sixths of the long life: server per event; compactor's thread per commit; commits so far; Parquet files")
+    say("by sixths of the long life: events a second; processor time of the server per event, of its compactor's thread per commit; "
+        "commits so far; Parquet files")
     for part in report["processor"]:
-        say(f"  {part['server_ms_per_event']:.2f} ms; {part['compactor_ms_per_commit']:.0f} ms; {part['commits'][0]} to {part['commits'][1]}; "
+        say(f"  {part['events_per_second']:.0f}/s; {part['server_ms_per_event']:.2f} ms; {part['compactor_ms_per_commit']:.0f} ms; {part['commits'][0]} to {part['commits'][1]}; "
             f"{part['files'][0]} to {part['files'][1]}")
-    say("commands: runs, undecided (the server was killed under them); seconds, of the processor in brackets: first, median, last; memory")
+    say("commands: runs, undecided (the server was killed under them); seconds, of the processor in brackets: first, median, last")
     for name, ran in report["commands"].items():
         times = ", ".join(f"{seconds:.2f} ({cpu:.2f})" for seconds, cpu in zip(ran["seconds"], ran["cpu_seconds"]))
-        say(f"  recount {name}: {ran['runs']}, {ran['undecided']}; {times}; {ran['peak_kib'] / 1024:.0f} MiB")
+        say(f"  recount {name}: {ran['runs']}, {ran['undecided']}; {times}")
     say(f"{'part':14} {'bytes':>12} {'on disk':>12} {'files':>6} {'B/event':>9} {'1st half':>9} {'2nd half':>9} {'most':>12}  what it is")
     for part, found in report["disk"].items():
         first, second = found["halves"] or (0, 0)
