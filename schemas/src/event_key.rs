@@ -134,6 +134,19 @@ mod tests {
         assert!(EventKey::new((1 << 48) - 1, b"x").is_some());
     }
 
+    #[test]
+    fn lanes_are_the_low_bits() {
+        let key: EventKey = "000000000000000000000000000000eb".parse().unwrap();
+        assert_eq!([1, 2, 4, 16, 256].map(|lanes| key.lane(lanes)), [0, 1, 3, 11, 235]);
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        for text in ["", &"0".repeat(31), &"0".repeat(33), &format!("+{}", "0".repeat(31)), &"g".repeat(32)] {
+            assert_eq!(text.parse::<EventKey>(), Err(NotAnEventKey), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn keys_sort_by_time_and_survive_their_text(a in 0i64..1 << 48, b in 0i64..1 << 48, id in any::<[u8; 4]>()) {
@@ -141,6 +154,7 @@ mod tests {
             prop_assert_eq!(a.cmp(&b), x.cmp(&y));
             prop_assert_eq!(x.to_string().parse::<EventKey>().unwrap(), x);
             prop_assert!(EventKey::least_at(a) <= x);
+            prop_assert!(a == 0 || EventKey::new(a - 1, &id).unwrap() < EventKey::least_at(a));
             prop_assert!(x.lane(8) < 8);
         }
     }

@@ -303,7 +303,8 @@ fn occurred(at: &OccurredAt, value: &Scalar<'_>) -> Result<i64, String> {
                 EpochUnit::Microseconds => 1_000_000_000,
             };
             let us = number.billionths().div_euclid(billionths_per_us);
-            Ok(i64::try_from(us).unwrap_or(if us > 0 { i64::MAX } else { i64::MIN }))
+            // What does not fit is out of the range that the caller allows, on either side.
+            Ok(i64::try_from(us).unwrap_or(i64::MIN))
         }
         _ => Err(format!("attribute {:?} has the wrong type", at.attribute().unwrap_or_default())),
     }

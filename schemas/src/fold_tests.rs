@@ -144,6 +144,35 @@ fn groups_may_have_any_character_and_a_missing_measure_is_zero() {
     assert_eq!(reading.measures.as_slice(), &[Amount::ZERO]);
 }
 
+#[test]
+fn a_group_has_a_name_of_bounded_length() {
+    let long = "é".repeat(MAX_GROUP / 2);
+    assert_eq!(long.parse::<Group>().unwrap().as_str(), long);
+    assert_eq!(format!("{long}x").parse::<Group>(), Err(NotAGroup(MAX_GROUP + 1)));
+    assert_eq!(format!("{long}{long}").parse::<Group>(), Err(NotAGroup(2 * MAX_GROUP)));
+    assert_eq!("".parse::<Group>(), Err(NotAGroup(0)));
+}
+
+#[test]
+fn a_delta_survives_its_json() {
+    for measures in [0, 1, 3] {
+        let sums = (0..measures).map(|n| Amount::from_billionths(-5 * n)).collect();
+        let delta = Delta { events: -2, sums };
+        assert_eq!(serde_json::from_str::<Delta>(&serde_json::to_string(&delta).unwrap()).unwrap(), delta);
+    }
+    assert_eq!(Delta::zero(2).sums.as_slice(), &[Amount::ZERO; 2]);
+}
+
+#[test]
+fn a_time_beyond_every_calendar_is_out_of_range() {
+    let as_seconds = definition("occurred_at={attribute='t',unit='s'}");
+    for (number, created) in [("1E+19", CREATED), ("1E+19", i64::MAX), ("-1E+19", CREATED)] {
+        let image = format!(r#"{{"project_id":{{"S":"a"}},"t":{{"N":"{number}"}}}}"#);
+        let code = as_seconds.read(&image, created).unwrap_err().code;
+        assert_eq!(code, QuarantineCode::OccurredAtOutOfRange, "{number} {created}");
+    }
+}
+
 proptest! {
     /// Net counting: whatever happens to an item, the sum of the effects is what its last image counts.
     #[test]

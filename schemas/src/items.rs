@@ -167,6 +167,8 @@ mod tests {
         let cell = Cell { group: "a#b\"é".parse().unwrap(), month: "2026-11".parse().unwrap(), lane: 12 };
         assert_eq!(cell_of(cell.group.as_str(), &cell_sk(cell.month, cell.lane)), Some(cell.clone()));
         assert_eq!(ledger_pk(&cell), "2026-11#12#a#b\"é");
+        assert_eq!(too_old_pk(&cell), "too-old#2026-11#12#a#b\"é");
+        assert_eq!(progress_pk("changes", 17), "changes@17");
         for sk in ["definition", "2026-11", "2026-11#", "2026-11#01", "2026-11#+1", "2026-11#x", "2026-11#70000"] {
             assert_eq!(cell_of("acme", sk), None, "{sk}");
         }

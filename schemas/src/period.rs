@@ -172,6 +172,8 @@ mod tests {
             assert!(text.parse::<Month>().is_err(), "{text}");
         }
         assert!("02026".parse::<Year>().is_err());
+        assert_eq!("2026-02".parse::<Month>().unwrap().year().to_string(), "2026");
+        assert_eq!("0800".parse::<Year>().unwrap().to_string(), "0800");
     }
 
     proptest! {

@@ -151,11 +151,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_api_allows_is_a_number() {
+        for text in ["0", "7", "10", &"9".repeat(129)] {
+            assert_eq!(sequence(text).as_str(), text);
+        }
+    }
+
+    #[test]
     fn shard_ids_cannot_leave_their_folder() {
         for text in ["", ".", "..", "a/b", "../x", "a b", "é"] {
             assert!(text.parse::<ShardId>().is_err(), "{text}");
         }
-        assert_eq!("shardId-000000000006".parse::<ShardId>().unwrap().to_string(), "shardId-000000000006");
+        let shard: ShardId = "shardId-000000000006".parse().unwrap();
+        assert_eq!((shard.as_str(), shard.to_string().as_str()), ("shardId-000000000006", "shardId-000000000006"));
     }
 
     proptest! {

@@ -94,6 +94,8 @@ mod tests {
         let a = change(r#"{"a":{"SS":["x","y"]},"b":{"L":[{"N":"1"},{"N":"2"}]}}"#).content_hash();
         let b = change(r#"{ "b":{"L":[{"N":"1"},{"N":"2"}]}, "a":{"SS":["y","x"]} }"#).content_hash();
         assert_eq!(a, b);
+        let deep = |set: &str| change(&format!(r#"{{"a":{{"L":[{{"M":{{"s":{{"NS":[{set}]}}}}}}]}}}}"#)).content_hash();
+        assert_eq!(deep(r#""1","2""#), deep(r#""2","1""#), "sets within lists");
     }
 
     #[test]

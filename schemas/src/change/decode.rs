@@ -191,7 +191,8 @@ fn created(
     if form == Form::Streams {
         let seconds: f64 = text.parse().map_err(|_| bad("ApproximateCreationDateTime is not a number"))?;
         let us = (seconds * 1e6).round();
-        if !us.is_finite() || us.abs() >= 9e18 {
+        // So is infinity; JSON cannot say what is no number.
+        if us.abs() >= 9e18 {
             return Err(out_of_range());
         }
         return Ok((us as i64, Precision::Second));
@@ -274,11 +275,43 @@ mod tests {
     }
 
     #[test]
+    fn only_a_deletion_asks_who_made_it() {
+        for identity in [r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#, r#"["of no known form"]"#] {
+            let insert = STREAMS.replace("REMOVE", "INSERT");
+            let insert = insert.replace(r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#, identity);
+            assert!(!Change::decode(insert.as_bytes()).unwrap().ttl);
+        }
+    }
+
+    #[test]
+    fn a_tables_name_is_found_in_an_escaped_arn_too() {
+        let escaped = STREAMS.replace(":table/scans/", r":table\/scans\/");
+        assert_eq!(Change::decode(escaped.as_bytes()).unwrap().table, "scans");
+    }
+
+    #[test]
+    fn a_record_may_be_as_large_as_a_stream_can_take() {
+        let padded = |length: usize| format!("{KINESIS}{}", " ".repeat(length - KINESIS.len()));
+        assert!(Change::decode(padded(10 << 20).as_bytes()).is_ok());
+        assert_eq!(code(&padded((10 << 20) + 1)), QuarantineCode::NotAChange);
+    }
+
+    #[test]
+    fn seconds_that_do_not_fit_are_out_of_range() {
+        for seconds in ["1e13", "-1e13", "1e18", "1e308"] {
+            let text = STREAMS.replace("1.721011165E9", seconds);
+            assert_eq!(code(&text), QuarantineCode::CreationTimeOutOfRange, "{seconds}");
+        }
+    }
+
+    #[test]
     fn milliseconds_and_microseconds_in_one_stream() {
         for (value, precision, us) in [
             ("1721011165891", r#","ApproximateCreationDateTimePrecision":"MILLISECOND""#, 1_721_011_165_891_000),
             ("1721011165891", "", 1_721_011_165_891_000),
             ("1721011165891550", "", 1_721_011_165_891_550),
+            ("99999999999999", "", 99_999_999_999_999_000),
+            ("100000000000000", "", 100_000_000_000_000),
             ("1721011165891550", r#","ApproximateCreationDateTimePrecision":null"#, 1_721_011_165_891_550),
         ] {
             let text = KINESIS

@@ -125,7 +125,7 @@ fn check(file: File) -> Result<Definition, Wrong> {
     let group_by = attribute("group_by", &fold.group_by)?;
     let occurred_at = match fold.occurred_at.map(|o| (o.span(), o.into_inner())) {
         None => OccurredAt::CreationTime,
-        Some((span, Occurred::Text(name))) if name.is_empty() => {
+        Some((span, Occurred::Text(name) | Occurred::Epoch(EpochTable { attribute: name, .. }))) if name.is_empty() => {
             return Err((span, "occurred_at names an attribute; leave it out to use the creation time".to_owned()));
         }
         Some((_, Occurred::Text(attribute))) => OccurredAt::Rfc3339 { attribute },
@@ -277,6 +277,45 @@ groups = { acme = 500000 }
         recount.toml:3: key names the partition key and, if the table has one, the sort key
         recount.toml:16: unclosed table, expected `]`
         "#);
+    }
+
+    #[test]
+    fn names_are_there_and_bounded() {
+        let long = |n: usize| format!("sum = [\"{}\"]", "x".repeat(n));
+        let many = |n: u8| format!("sum = [{}]", (0..n).map(|i| format!("\"m{i}\",")).collect::<String>());
+        for to in [long(64), many(8)] {
+            assert!(Definition::parse(&SCANS.replace("sum = [\"bytes\"]", &to), "x").is_ok(), "{to}");
+        }
+        let cases = [
+            ("table = \"scans\"", "table = \"\"".to_owned()),
+            ("key = [\"scan_id\"]", "key = [\"scan_id\", \"\"]".to_owned()),
+            ("\"project_id\"", "\"\"".to_owned()),
+            ("\"scanned_at\"", "\"\"".to_owned()),
+            ("\"scanned_at\"", "{ attribute = \"\", unit = \"s\" }".to_owned()),
+            ("[\"bytes\"]", "[\"\"]".to_owned()),
+            ("[\"bytes\"]", "[\"a b\"]".to_owned()),
+            ("sum = [\"bytes\"]", long(65)),
+            ("sum = [\"bytes\"]", many(9)),
+        ];
+        let errors: Vec<String> = cases.iter().map(|(from, to)| error(&SCANS.replace(from, to))).collect();
+        insta::assert_snapshot!(errors.join("\n"), @r#"
+        recount.toml:2: the table has no name
+        recount.toml:3: key names the partition key and, if the table has one, the sort key
+        recount.toml:6: group_by has no name
+        recount.toml:7: occurred_at names an attribute; leave it out to use the creation time
+        recount.toml:7: occurred_at names an attribute; leave it out to use the creation time
+        recount.toml:10: sum: "" cannot be a column (1 to 64 of letters, digits, '_', '-', '.')
+        recount.toml:10: sum: "a b" cannot be a column (1 to 64 of letters, digits, '_', '-', '.')
+        recount.toml:10: sum: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" cannot be a column (1 to 64 of letters, digits, '_', '-', '.')
+        recount.toml:10: sum names at most 8 attributes
+        "#);
+    }
+
+    #[test]
+    fn a_file_is_bounded() {
+        let padded = |length: usize| format!("{SCANS}{}", " ".repeat(length - SCANS.len()));
+        assert!(Definition::parse(&padded(MAX_FILE), "x").is_ok());
+        assert_eq!(error(&padded(MAX_FILE + 1)), "recount.toml:1: the file has more than 1048576 bytes");
     }
 
     #[test]
