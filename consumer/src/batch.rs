@@ -174,17 +174,19 @@ impl Batch {
         let mut reaches: BTreeMap<(&str, &ShardId), Reach> = BTreeMap::new();
         for (position, _) in self.verdicts().filter(|(_, verdict)| verdict.is_none()) {
             let reach = reaches.entry((&position.stream, &position.shard)).or_default();
-            let highest = bugs::on(Bug::ReportsHighestFailed);
-            if reach.lowest_failed.as_ref().is_none_or(|lowest| (position.sequence < *lowest) != highest) {
-                reach.lowest_failed = Some(position.sequence.clone());
-            }
+            let failed = position.sequence.clone();
+            reach.lowest_failed = Some(match reach.lowest_failed.take() {
+                Some(lowest) if bugs::on(Bug::ReportsHighestFailed) => lowest.max(failed),
+                Some(lowest) => lowest.min(failed),
+                None => failed,
+            });
         }
         for (position, _) in self.verdicts() {
             let reach = reaches.entry((&position.stream, &position.shard)).or_default();
             let below = reach.lowest_failed.as_ref().is_none_or(|lowest| position.sequence < *lowest)
                 || bugs::on(Bug::ProgressPassesAFailure);
-            if below && reach.done.as_ref().is_none_or(|done| position.sequence > *done) {
-                reach.done = Some(position.sequence.clone());
+            if below {
+                reach.done = reach.done.take().max(Some(position.sequence.clone()));
             }
         }
         reaches

@@ -138,8 +138,8 @@ fn a_move_between_cells_is_applied_when_both_have_it() {
 #[test]
 fn sequence_numbers_are_compared_as_numbers_and_shards_apart() {
     let (batch, work) = judge(&event(&[
-        ("s-0", "9", insert("a", "acme")),
         ("s-0", "100", insert("b", "acme")),
+        ("s-0", "9", insert("a", "acme")),
         ("s-1", "50", change("t", "REMOVE", &format!(r#""OldImage":{}"#, image("acme", 1))).replace("scans", "others")),
         ("s-0", "10", insert("c", "acme")),
     ]));

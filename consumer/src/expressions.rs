@@ -298,5 +298,16 @@ mod tests {
         let delta = Delta::zero(0);
         assert!(Expressions::add(&fast(140), &delta, &[], 9).is_ok());
         assert!(matches!(Expressions::add(&fast(150), &delta, &[], 9), Err(TooLarge { operators: 301.., .. })));
+        assert!(matches!(
+            Expressions::add(&fast(1), &Delta { sums: smallvec![Amount::ZERO; 400], ..delta }, &measures(400), 9),
+            Err(TooLarge { bytes: 4_097.., .. })
+        ));
+        let of = |bytes: usize, operators: usize| {
+            let text = format!("{:1$}", "= ".repeat(operators), bytes);
+            Expressions { condition: text, ..Expressions::start() }.checked().is_ok()
+        };
+        assert!(of(4_096, 300));
+        assert!(!of(4_097, 300));
+        assert!(!of(4_096, 301));
     }
 }

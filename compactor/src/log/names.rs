@@ -119,15 +119,30 @@ mod tests {
             "events/month=2026-11/000000000000/000000000017-0.parquet/x",
             "events/month=2026-11/000000000000/000000000017.parquet",
             "events/month=2026-11/000000000000/000000000017-x.parquet",
+            "events/month=2026-11/000000000000/000000000017-.parquet",
+            "events/month=2026-11/000000000000/000000000017-1234567.parquet",
+            "events/month=2026-11/+00000000000/000000000017-0.parquet",
             "/events/month=2026-11/000000000000/000000000017-0.parquet",
             "_staging/000000000000-ab/0",
         ] {
             assert_eq!(parse_target(name), None, "{name}");
         }
-        for name in
-            ["_staging/0-ab/0", "_staging/000000000000-../0", "_staging/000000000000-ab/../x", "_log/000000000000.json"]
-        {
+        for name in [
+            "_staging/0-ab/0",
+            "_staging/000000000000-../0",
+            "_staging/000000000000-ab/../x",
+            "_staging/000000000000-ab/x",
+            "_staging/000000000000-ab/1234567",
+            "_staging/000000000000-AB/0",
+            "_staging/+00000000000-ab/0",
+            "_log/000000000000.json",
+        ] {
             assert_eq!(staged_base(name), None, "{name}");
         }
+        for name in ["_log/+00000000000.json", "_log/0000000000000.json", "_state/000000000000.json"] {
+            assert_eq!(entry_number(name), None, "{name}");
+        }
+        assert_eq!(state_number("_log/000000000000.json"), None);
+        assert!(is_token(&"0".repeat(32)) && !is_token(&"0".repeat(33)) && !is_token(""));
     }
 }

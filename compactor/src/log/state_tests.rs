@@ -1,4 +1,4 @@
-use super::super::entry::{FORMAT, Fingerprint, ShardRange};
+use super::super::entry::{FORMAT, Fingerprint, MAX_BYTES, ShardRange};
 use super::super::names;
 use super::*;
 use proptest::prelude::*;
@@ -119,6 +119,11 @@ fn invariant_5_ranges_that_do_not_tile_are_refused() {
     refused(&state, |e| e.ranges[0] = range("s1", Some(3), Some(4)), "does not begin where the last one ended");
     refused(&state, |e| e.ranges[0].to = Some("1".parse().unwrap()), "does not fit its 1 records");
     refused(&state, |e| e.ranges[0].to = None, "does not fit its 1 records");
+    refused(&state, |e| e.ranges[0].records = 0, "does not fit its 0 records");
+    for to in [None, Some(1)] {
+        let backwards = ShardRange { records: 0, rows: 0, ..range("s0", Some(2), to) };
+        refused(&state, |e| e.ranges[0] = backwards, "does not fit its 0 records");
+    }
     refused(&state, |e| e.ranges[0].records = 2, "not all are accounted for");
     refused(&state, |e| e.ranges.push(range("s0", Some(3), Some(4))), "stands in it twice");
     refused(&state, |e| e.added.clear(), "its files have another number");
@@ -136,6 +141,79 @@ fn an_entry_with_oversized_parts_is_refused() {
     refused(&state, |e| e.added[0].fingerprint.sums = sums(9), "too many sums");
     refused(&state, |e| e.added[0].fingerprint.sums = BTreeMap::from([(long(), Default::default())]), "too many sums");
     refused(&state, |e| e.added[0].bytes = u64::MAX, "larger than any");
+}
+
+#[test]
+fn parts_as_large_as_they_may_be_are_taken_and_no_larger() {
+    use check::{MAX_ARN, MAX_FILE, MAX_SUMS};
+    let state = two_entries();
+    let largest = || {
+        let mut next = entry(&state, vec![range("s0", Some(2), Some(3)), range("s1", None, None)]);
+        let file = &mut next.added[0];
+        next.definition = "d".repeat(80);
+        file.bytes = MAX_FILE;
+        file.first_group = Some("g".repeat(recount_schemas::fold::MAX_GROUP));
+        file.last_group = file.first_group.clone();
+        file.fingerprint.sums = (0..MAX_SUMS).map(|i| (format!("{i}{}", "c".repeat(79)), Default::default())).collect();
+        next.ranges[1].parents = vec!["s8".parse().unwrap(), "s9".parse().unwrap()];
+        next
+    };
+    state.clone().apply(largest(), Digest::of(b"")).unwrap();
+    let too_large: [&dyn Fn(&mut Entry); 6] = [
+        &|e| e.definition.push('d'),
+        &|e| e.added[0].bytes += 1,
+        &|e| e.added[0].first_group = Some("g".repeat(recount_schemas::fold::MAX_GROUP + 1)),
+        &|e| {
+            e.added[0].fingerprint.sums.insert("c".into(), Default::default());
+        },
+        &|e| e.added[0].fingerprint.sums = BTreeMap::from([("c".repeat(81), Default::default())]),
+        &|e| e.ranges[1].parents.push("s7".parse().unwrap()),
+    ];
+    for (nth, change) in too_large.iter().enumerate() {
+        let mut next = largest();
+        change(&mut next);
+        assert!(state.clone().apply(next, Digest::of(b"")).is_err(), "{nth}");
+    }
+    let arn = |length| {
+        let mut next = entry(&state, vec![range("s0", None, Some(1))]);
+        next.stream = Some(Stream { arn: "a".repeat(length), created_ms: 1 });
+        state.clone().apply(next, Digest::of(b"")).is_ok()
+    };
+    assert!(arn(MAX_ARN) && !arn(MAX_ARN + 1));
+}
+
+#[test]
+fn each_kind_of_entry_does_what_it_is_for() {
+    let state = two_entries();
+    refused(&state, |e| e.stream = None, "names no stream");
+    refused(&state, |e| e.removed = vec![e.added[0].target.clone()], "only a compaction");
+    refused(&state, |e| e.versions = BTreeMap::from([("2026-10".parse().unwrap(), 2)]), "only a compaction");
+    let renewal = |change: &dyn Fn(&mut Entry)| {
+        let mut next = entry(&state, vec![range("s0", Some(2), Some(2))]);
+        next.kind = Kind::Renewal;
+        change(&mut next);
+        state.clone().apply(next, Digest::of(b"")).map_err(|error| error.to_string())
+    };
+    renewal(&|_| {}).unwrap();
+    let added = file(&state, "2026-11", 1, 0, 0);
+    for (change, why) in [
+        (&(|e: &mut Entry| e.stream = None) as &dyn Fn(&mut Entry), "names no stream"),
+        (&|e: &mut Entry| e.added = vec![added.clone()], "adds no file"),
+        (&|e: &mut Entry| e.removed = vec![added.target.clone()], "only a compaction"),
+        (&|e: &mut Entry| e.versions = BTreeMap::from([(added.month, 2)]), "only a compaction"),
+    ] {
+        let error = renewal(change).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn numbers_end_with_their_twelve_digits() {
+    let fits = |n| {
+        let state = State { next: n, ..State::default() };
+        check::follows(&state, &entry(&state, vec![range("s0", None, None)])).is_ok()
+    };
+    assert!(fits(names::MAX_NUMBER) && !fits(names::MAX_NUMBER + 1));
 }
 
 #[test]
@@ -188,12 +266,32 @@ fn a_plan_older_than_the_window_is_refused() {
 #[test]
 fn names_are_those_that_the_place_in_the_log_gives() {
     let state = two_entries();
-    refused(&state, |e| e.added[0].target = "_log/000000000002.json".into(), "is no target");
+    refused(&state, |e| e.added[0].target = "_log/000000000002.json".into(), "_log/000000000002.json is no target");
+    refused(&state, |e| e.added[0].target = "é".repeat(9_999), &format!(": {} is no target", "é".repeat(120)));
     refused(&state, |e| e.added[0].source = "events/x".into(), "is not a source");
     refused(&state, |e| e.added[0].source = names::staged(0, "ab", 0), "is not a source");
     refused(&state, |e| e.added[0].target = names::target("2026-11".parse().unwrap(), 1, 2, 0), "is not a name for");
     refused(&state, |e| e.added[0].month = "2026-10".parse().unwrap(), "is not a name for");
     refused(&state, |e| e.added[0].fingerprint.rows = 9, "contradicts itself");
+    refused(&state, |e| e.added[0].first_key = EventKey::MAX, "contradicts itself");
+    refused(&state, |e| e.added[0].first_group = Some("a".into()), "contradicts itself");
+    let empty = |e: &mut Entry| {
+        let file = file(&two_entries(), "2026-10", 0, 1, 0);
+        e.added.push(file);
+    };
+    refused(&state, empty, "contradicts itself");
+    let twice = |e: &mut Entry| {
+        let again = e.added[0].clone();
+        e.ranges[0].rows = 2;
+        e.ranges[0].records = 2;
+        e.added.push(again);
+    };
+    refused(&state, twice, "is added twice");
+    let one_source = |e: &mut Entry| {
+        twice(e);
+        e.added[1].target = names::target(e.added[1].month, 0, 2, 1);
+    };
+    refused(&state, one_source, "its source is used twice");
     let double = |e: &mut Entry| {
         let mut second = e.added[0].clone();
         second.target = names::target(second.month, 0, 2, 1);
@@ -220,10 +318,21 @@ fn invariant_7_a_compaction_keeps_the_rows_and_takes_the_whole_month() {
         broken(&|e| e.versions = BTreeMap::from([("2026-11".parse().unwrap(), 1)])).contains("not the entry's number")
     );
     assert!(broken(&|e| e.removed[0] = e.removed[1].clone()).contains("removed twice"));
+    assert!(broken(&|e| e.ranges = vec![range("s0", Some(2), Some(2))]).contains("reads no shard"));
+    assert!(broken(&|e| e.added[0].source = "events/x".into()).contains("is not a source"));
+    let elsewhere = |e: &mut Entry| e.added = vec![file(&state, "2026-10", 2, 0, 0)];
+    assert!(broken(&elsewhere).contains("are not those that it removes"));
+    // Two files may stay two: one is written anew, one is taken over as it is.
+    let mut two = compaction(&state, "2026-11");
+    let live: Vec<AddedFile> = state.live().map(|live| live.file.clone()).collect();
+    two.added = live.clone();
+    (two.added[0].source, two.added[0].target) = (names::staged(2, "ab", 0), names::target(live[0].month, 2, 2, 0));
+    (two.added[1].source, two.added[1].target) = (live[1].target.clone(), names::target(live[1].month, 2, 2, 1));
+    check::follows(&state, &two).unwrap();
     let next = compaction(&state, "2026-11");
     put(&mut state, next).unwrap();
     assert_eq!((state.live().count(), state.version("2026-11".parse().unwrap())), (1, 2));
-    assert!(state.last_is_compaction());
+    assert!(state.last_is_compaction() && !two_entries().last_is_compaction());
     // What is archived next goes into the new version; a removed file stays removed.
     let next = entry(&state, vec![range("s0", Some(2), Some(3))]);
     put(&mut state, next).unwrap();
@@ -255,6 +364,38 @@ fn a_newer_or_a_hostile_entry_is_an_error() {
     for text in ["", "[]", "{}", r#"{"format":-1}"#, r#"{"format":1}"#, r#"{"format":1,"n":18446744073709551616}"#] {
         assert!(matches!(Entry::from_bytes(3, text.as_bytes()), Err(LogError::Malformed { n: 3, .. })), "{text}");
     }
+}
+
+#[test]
+fn digests_and_fingerprints_have_one_text() {
+    let digest = Digest::of(b"x");
+    let text = digest.to_string();
+    assert_eq!(text.parse(), Ok(digest));
+    for bad in ["", &text[..62], &text[..63], &format!("{text}00"), &text.to_uppercase(), &format!("+{}", &text[1..])] {
+        assert!(bad.parse::<Digest>().is_err(), "{bad}");
+    }
+    let json = |hash: &str| format!(r#"{{"rows":1,"hash":"{hash}","sums":{{}}}}"#);
+    let read = |hash: &str| serde_json::from_str::<Fingerprint>(&json(hash)).map(|print| print.hash).ok();
+    assert_eq!(read("000000000000000000000000000000ff"), Some(255));
+    for bad in ["", "ff", "000000000000000000000000000000FF", "+00000000000000000000000000000ff"] {
+        assert_eq!(read(bad), None, "{bad}");
+    }
+    assert_eq!(read(&"0".repeat(33)), None);
+}
+
+#[test]
+fn an_entrys_size_is_bounded() {
+    let mut next = entry(&State::default(), vec![]);
+    let rest = next.to_bytes().unwrap().len();
+    next.definition = "d".repeat(usize::try_from(MAX_BYTES).unwrap() - rest + 1);
+    let mut bytes = next.to_bytes().unwrap();
+    assert_eq!(bytes.len() as u64, MAX_BYTES);
+    assert_eq!(Entry::from_bytes(0, &bytes).as_ref(), Ok(&next));
+    next.definition.push('d');
+    let too_large = LogError::TooLarge { n: 0, bytes: MAX_BYTES + 1 };
+    assert_eq!(next.to_bytes(), Err(too_large.clone()));
+    bytes.push(b' ');
+    assert_eq!(Entry::from_bytes(0, &bytes), Err(too_large));
 }
 
 proptest! {

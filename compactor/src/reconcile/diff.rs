@@ -296,7 +296,7 @@ impl CellDiff {
             }
         }
         if let Some(difference) = &unexplained {
-            let kept = !difference.is_zero() && *difference == self.missing_delta;
+            let kept = *difference == self.missing_delta;
             let also = if kept { ": it still holds the missing events, whose keys its ledger has lost" } else { "" };
             let detail = format!("the number differs from its own ledger by {}{also}", in_words(difference));
             findings.push(Finding::about(Kind::Damaged, &self.cell, Named::default(), detail));
@@ -381,14 +381,10 @@ fn explain(difference: &Delta, choices: &[Choice]) -> Option<Vec<usize>> {
     }
     // Depth first, so that the memory is that of one combination; the number of steps is bounded.
     let mut stack: Vec<(usize, Delta, SmallVec<[usize; 8]>)> = vec![(0, difference.clone(), SmallVec::new())];
-    let mut steps = 0;
-    while let Some((index, rest, taken)) = stack.pop() {
+    for _ in 0..MAX_CHOICES_TRIED {
+        let (index, rest, taken) = stack.pop()?;
         if rest.is_zero() {
             return Some(taken.to_vec());
-        }
-        steps += 1;
-        if steps > MAX_CHOICES_TRIED {
-            return None;
         }
         let Some(choice) = choices.get(index) else { continue };
         stack.push((index + 1, rest.clone(), taken.clone()));

@@ -187,6 +187,81 @@ fn named_events_are_bounded_and_all_are_counted() {
 const MAX_NAMED_TEST: u64 = super::super::finding::MAX_NAMED as u64 + 5;
 
 #[test]
+fn under_net_a_stranger_may_have_counted_one_more_or_one_less() {
+    let found = |strangers: u8, actual: Delta| {
+        let mut diff = CellDiff::new(cell(), Some(actual), 1, true);
+        diff.key(&facts(1, &[archived(1, 10)]));
+        for n in 0..strangers {
+            diff.key(&facts(10 + n, &[]));
+        }
+        kinds(&diff.conclude().unwrap())
+    };
+    for (strangers, events, damaged) in
+        [(1, 0, false), (1, 2, false), (1, -1, true), (1, 3, true), (2, -1, false), (2, 3, false)]
+    {
+        let mut expected = vec![Kind::Unbacked];
+        expected.extend(damaged.then_some(Kind::Damaged));
+        assert_eq!(found(strangers, delta(events, 7)), expected, "{strangers} {events}");
+    }
+    assert_eq!(found(0, delta(1, 7)), [Kind::Damaged], "a wrong sum, and no stranger to blame");
+}
+
+#[test]
+fn a_number_that_kept_what_its_ledger_lost_says_so() {
+    let lost = outcome(delta(4, 44), |f| KeyFacts { in_ledger: f.key != key(2), ..f });
+    assert_eq!(kinds(&lost), [Kind::Missing, Kind::Damaged]);
+    assert_eq!(
+        lost.findings[1].detail,
+        "the number differs from its own ledger by +1 event, sums 11: it still holds the missing events, whose keys its ledger has lost"
+    );
+    assert_eq!(in_words(&Delta { events: -1, sums: SmallVec::new() }), "-1 event");
+    assert_eq!(in_words(&Delta { events: 0, sums: SmallVec::new() }), "+0 events");
+}
+
+#[test]
+fn exposed_keys_are_damage_unless_the_number_is_found_damaged_anyway() {
+    let mut sound = outcome(delta(4, 44), |f| f);
+    sound.expose(0);
+    assert_eq!(kinds(&sound), []);
+    sound.expose(2);
+    assert_eq!(kinds(&sound), [Kind::Damaged]);
+    assert_eq!((sound.findings[0].expected, sound.findings[0].actual), (4, 4));
+    assert!(sound.findings[0].detail.contains("below 2 events"), "{}", sound.findings[0].detail);
+    let mut damaged = outcome(delta(5, 44), |f| f);
+    damaged.expose(2);
+    assert_eq!(kinds(&damaged), [Kind::Damaged], "one repair does for both");
+}
+
+#[test]
+fn impossible_amounts_are_an_error() {
+    let huge = || Delta { events: 1, sums: SmallVec::from_iter([recount_schemas::Amount::from_billionths(i128::MAX)]) };
+    for in_ledger in [true, false] {
+        let mut diff = CellDiff::new(cell(), None, 1, false);
+        for n in 0..2 {
+            diff.key(&KeyFacts { in_ledger, ..facts(n, &[Archived { delta: huge(), ..archived(n, 0) }]) });
+        }
+        assert_eq!(diff.conclude(), Err(OutOfRange(cell())));
+    }
+}
+
+#[test]
+fn a_difference_that_too_many_choices_might_explain_is_damage() {
+    // Each of 40 listed events may have been left out; no choice of them makes a difference of half an event's bytes.
+    let mut diff = CellDiff::new(cell(), Some(delta(39, 39 * 10 + 5)), 1, false);
+    for n in 0..40 {
+        diff.key(&KeyFacts { in_ledger: false, old: true, listed: true, ..facts(n, &[archived(n, 10)]) });
+    }
+    assert_eq!(diff.events(), 40);
+    assert_eq!(kinds(&diff.conclude().unwrap()), [Kind::Damaged]);
+}
+
+#[test]
+fn the_horizon_is_as_far_back_as_the_ledger() {
+    assert_eq!(horizon(40 * 86_400_000, 35), EventKey::least_at(5 * 86_400_000));
+    assert_eq!(horizon(0, 35), EventKey::MIN);
+}
+
+#[test]
 fn progress_is_by_shard() {
     let shard: ShardId = "a".parse().unwrap();
     let passed = Passed([(shard.clone(), "10".parse().unwrap())].into_iter().collect());

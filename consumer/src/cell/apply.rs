@@ -315,7 +315,8 @@ mod tests {
         let Step::Update(update) = work.step(&tuning) else { panic!() };
         let look = Look { recent: [known].into(), sealed: Some(key(day + 80)), epoch: 2, ..Look::default() };
         work.refused(&update, look, day + 100, &tuning);
-        assert_eq!((&work.outcome.duplicates, &work.outcome.too_old), (&vec![known], &vec![old]));
+        assert_eq!((&work.outcome().duplicates, &work.outcome().too_old), (&vec![known], &vec![old]));
+        assert_eq!(work.todo(), &[paged, late, new].into());
         assert_eq!(work.step(&tuning), Step::Search { from: paged });
         work.searched(&[paged].into());
         let Step::Update(update) = work.step(&tuning) else { panic!() };
@@ -324,9 +325,9 @@ mod tests {
             Look { recent: [known, late, new].into(), sealed: Some(key(day + 80)), epoch: 2, ..Look::default() };
         work.applied(&update, after, day + 100, &tuning);
         assert_eq!(work.step(&tuning), Step::Done);
-        assert_eq!(work.outcome.applied, [late, new]);
-        assert_eq!(work.outcome.duplicates, [known, paged]);
         assert_eq!(work.seal(&tuning), None);
+        let outcome = work.into_outcome();
+        assert_eq!((outcome.applied, outcome.duplicates), (vec![late, new], vec![known, paged]));
     }
 
     #[test]
@@ -360,5 +361,43 @@ mod tests {
             work.refused(&update, Look::default(), 0, &tuning);
         }
         assert_eq!(work.step(&tuning), Step::GiveUp);
+        assert_eq!(work.refusals(), tuning.refusals + 1);
+    }
+
+    #[test]
+    fn who_makes_recent_reach_the_limit_seals_and_nobody_else() {
+        let tuning = tuning();
+        let grown = |before: i64, now: i64| {
+            let mut work = Applying::new(keys(10_000 + before..10_000 + now));
+            let Step::Update(update) = work.step(&tuning) else { panic!() };
+            let recent = (0..before).chain(10_000 + before..10_000 + now).map(key).collect();
+            work.applied(&update, Look { recent, ..Look::default() }, 0, &tuning);
+            work.seal(&tuning)
+        };
+        assert_eq!(grown(50, 51), None);
+        assert_eq!(grown(51, 52).map(|seal| seal.keys.len()), Some(51), "the new key is of the last seconds");
+        assert_eq!(grown(52, 53), None);
+    }
+
+    #[test]
+    fn an_exact_update_takes_the_place_of_many_when_pages_were_searched() {
+        let tuning = tuning();
+        let mut work = Applying::new(keys(10..210));
+        work.saw(Look { sealed: Some(key(15)), epoch: 4, ..Look::default() }, 0, &tuning);
+        assert_eq!(work.step(&tuning), Step::Search { from: key(10) });
+        work.searched(&BTreeSet::new());
+        assert_eq!(guard(work.step(&tuning)), (200, Guard::Exact { epoch: 4, size: 0 }));
+    }
+
+    #[test]
+    fn a_late_key_is_too_old_only_beyond_the_reach_of_the_ledger() {
+        let tuning = tuning();
+        let sealed = Look { sealed: Some(key(90)), ..Look::default() };
+        let mut work = Applying::new([key(49), key(50), key(51)]);
+        work.saw(sealed, tuning.ledger_ms + 50, &tuning);
+        assert_eq!(work.outcome().too_old, [key(49)]);
+        let mut work = Applying::new([key(49)]);
+        work.saw(Look { sealed: Some(key(48)), ..Look::default() }, tuning.ledger_ms + 50, &tuning);
+        assert_eq!(work.outcome().too_old, [], "old, but above what was sealed: `recent` would have it");
     }
 }
