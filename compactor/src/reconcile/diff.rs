@@ -376,7 +376,7 @@ fn explain(difference: &Delta, choices: &[Choice]) -> Option<Vec<usize>> {
         .iter()
         .filter_map(|i| choices.get(*i))
         .try_fold(Delta::zero(difference.sums.len()), |sum, choice| sum.checked_add(&choice.difference));
-    if !short.is_empty() && sum.as_ref() == Some(difference) {
+    if sum.as_ref() == Some(difference) {
         return Some(short);
     }
     // Depth first, so that the memory is that of one combination; the number of steps is bounded.
