@@ -132,3 +132,28 @@ async fn a_damaged_file_is_an_error_or_rows_and_nothing_else() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_dictionary_is_no_way_around_the_bounds() {
+    let (long, rows) = ("x".repeat(8 << 20), 50);
+    let mut texts = arrow_array::builder::StringDictionaryBuilder::<arrow_array::types::Int32Type>::new();
+    (0..rows).for_each(|_| texts.append_value(&long));
+    let batch =
+        RecordBatch::try_from_iter([(column::ENVELOPE, std::sync::Arc::new(texts.finish()) as ArrayRef)]).unwrap();
+    let said = parquet::file::metadata::KeyValue::new(crate::rows::metadata::FORMAT.to_owned(), "1".to_owned());
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_key_value_metadata(Some(vec![said]))
+        .set_dictionary_page_size_limit(1 << 30)
+        .build();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    let bytes = writer.into_inner().unwrap();
+    let objects = Memory::new();
+    let (mut added, _) = file(&objects, 10).await;
+    (added.bytes, added.rows) = (bytes.len() as u64, rows);
+    assert!(added.bytes < 10 << 20, "400 MiB of texts in {} bytes", added.bytes);
+    objects.put(&added.source, bytes.into()).await.unwrap();
+    let read: Result<Vec<RecordBatch>, _> = read(&objects, &added, &[column::ENVELOPE]).try_collect().await;
+    let refused = read.unwrap_err().to_string();
+    assert!(refused.contains("as texts 419430400"), "{refused}");
+}

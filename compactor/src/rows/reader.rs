@@ -105,11 +105,14 @@ impl<O: Objects> Opened<O> {
             }
             rows += group.num_rows(); // at most MAX_LIST groups of MAX_GROUP_ROWS
             for column in group.columns() {
+                // The last is what its texts come to without a dictionary: a batch has them so.
+                let texts = column.unencoded_byte_array_data_bytes().unwrap_or(0);
                 let (stored, decompressed) = (column.compressed_size(), column.uncompressed_size());
-                if !chunk(stored) || !chunk(decompressed) {
-                    return Err(
-                        self.damaged(format_args!("claims a column of {stored}, decompressed {decompressed} bytes"))
+                if ![stored, decompressed, texts].into_iter().all(chunk) {
+                    let why = format_args!(
+                        "claims a column of {stored} bytes, decompressed {decompressed}, as texts {texts}"
                     );
+                    return Err(self.damaged(why));
                 }
             }
         }
