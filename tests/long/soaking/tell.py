@@ -25,7 +25,9 @@ def report(soak):
         "lives": server.life,
         "down_seconds": sum(up - down for down, up in server.downs if up is not None),
         "start_seconds": three(server.starts),
+        "rate_asked": soak.options.rate,
         "long_life": soak.trends,
+        "long_life_rate": rate(samples),
         "peak_rss_kib": max((sample["vmhwm"] for sample in samples), default=0),
         "peak_files": max((sample["files"] for sample in samples), default=0),
         "peak_sockets": max((sample["sockets"] for sample in samples), default=0),
@@ -55,6 +57,12 @@ def young(samples):
         if AGE[0] <= sample["age"] <= AGE[1]:
             first.setdefault(sample["life"], (sample["t"], sample["rssanon"]))
     return growth(list(first.values()))
+
+
+def rate(samples):
+    """Events a second of the long life: well below what was asked for, the machine was too busy for memory to be held to equal load."""
+    life = [sample for sample in samples if sample["life"] == samples[-1]["life"]]
+    return (life[-1]["events"] - life[0]["events"]) / max(1, life[-1]["t"] - life[0]["t"]) if life else 0
 
 
 def processor(samples):
@@ -109,7 +117,7 @@ def table(report):
         say(f"  VIOLATION {violation}")
     starts = report["start_seconds"]
     say(f"starts: first {starts[0]:.2f} s, median {starts[1]:.2f} s, last {starts[2]:.2f} s; down {report['down_seconds']:.0f} s in all")
-    say("long life, after its warm-up:")
+    say(f"long life, at {report['long_life_rate']:.0f} events a second ({report['rate_asked']:g} were asked for), after its warm-up:")
     say(f"  memory   {gain(report['long_life']['rssanon'], 'MiB', 1024)}")
     say(f"  files    {gain(report['long_life']['files'], 'open')}")
     say(f"  threads  {gain(report['long_life']['threads'], '')}")
