@@ -164,6 +164,16 @@ fn a_delta_survives_its_json() {
 }
 
 #[test]
+fn event_times_have_their_bounds_to_the_microsecond() {
+    let as_us = definition("occurred_at={attribute='t',unit='us'}");
+    let fits = |us: i64| as_us.read(&format!(r#"{{"project_id":{{"S":"a"}},"t":{{"N":"{us}"}}}}"#), CREATED).is_ok();
+    let year_2000 = 946_684_800_000_000;
+    assert!(fits(year_2000) && !fits(year_2000 - 1));
+    let ten_years = 3_653 * 24 * 60 * 60 * 1_000_000;
+    assert!(fits(CREATED + ten_years) && !fits(CREATED + ten_years + 1));
+}
+
+#[test]
 fn a_time_beyond_every_calendar_is_out_of_range() {
     let as_seconds = definition("occurred_at={attribute='t',unit='s'}");
     for (number, created) in [("1E+19", CREATED), ("1E+19", i64::MAX), ("-1E+19", CREATED)] {

@@ -43,15 +43,18 @@ fn a_row_belongs_to_the_image_that_it_shows() {
 #[test]
 fn creation_times_are_bounded_by_the_arrival_of_the_record() {
     let definition = definition("");
-    let insert = record("INSERT", IMAGE, "null");
+    let any = record("MODIFY", "{}", "{}");
     for (created, arrived, fine) in [
         ("1796040000000000", ARRIVED, true),
+        ("1796126401000000", ARRIVED, true),
+        ("1796126401000001", ARRIVED, false),
+        ("1325376000000000", ARRIVED, true),
         ("1796040000000000", ARRIVED - 2 * LATEST_AFTER_ARRIVAL_US, false),
         ("1325375999999999", ARRIVED, false),
         ("-5", ARRIVED, false),
         ("9223372036854775807", ARRIVED, false),
     ] {
-        let text = insert.replace("1796040000000000", created);
+        let text = any.replace("1796040000000000", created);
         let result = definition.judge(text.as_bytes(), arrived);
         assert_eq!(
             result.map_err(|e| e.code).err(),

@@ -275,6 +275,14 @@ mod tests {
     }
 
     #[test]
+    fn what_happened_is_read_as_it_is_spelt() {
+        for name in ["INSERT", "MODIFY", "REMOVE"] {
+            let text = KINESIS.replace("INSERT", name);
+            assert_eq!(Change::decode(text.as_bytes()).unwrap().event_name.as_str(), name);
+        }
+    }
+
+    #[test]
     fn only_a_deletion_asks_who_made_it() {
         for identity in [r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#, r#"["of no known form"]"#] {
             let insert = STREAMS.replace("REMOVE", "INSERT");
