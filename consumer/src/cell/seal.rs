@@ -89,6 +89,7 @@ mod tests {
         let seal = Seal::plan(&look([10, 20, 7_999, 8_000, 8_001, 10_000]), &tuning).unwrap();
         assert_eq!(seal.keys, [10, 20, 7_999, 8_000].map(EventKey::least_at), "8,001 to 10,000 are the last 2 s");
         assert_eq!((seal.sealed, seal.epoch), (EventKey::least_at(8_000), 7));
+        assert_eq!(seal.page_name(), PageName::new(&seal.keys, 7));
     }
 
     #[test]
