@@ -259,10 +259,7 @@ pub async fn compare<O: Objects>(
         loop {
             let marked = match standings.peek() {
                 Some(Ok(Standing::Key(cell, key, _))) if unit.is_at((cell.month, &cell.group)) => Some(*key),
-                Some(Err(_)) => {
-                    standings.next().transpose()?;
-                    continue;
-                }
+                // An error among them is found when the next unit is looked for.
                 _ => None,
             };
             let added =
@@ -413,6 +410,9 @@ impl Unit<'_> {
     }
 }
 
+#[cfg(test)]
+#[path = "join_tests.rs"]
+mod join_tests;
 #[cfg(test)]
 #[path = "model_tests.rs"]
 mod tests;
