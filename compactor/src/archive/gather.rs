@@ -156,3 +156,45 @@ pub(super) fn vanished(shard: ShardId, end: &ShardEnd, now_ms: i64) -> Reading {
         gave_up: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::Record;
+    use super::*;
+
+    fn nothing() -> Reading {
+        Reading { closed: false, lost: None, ..vanished("s".parse().unwrap(), &ShardEnd::default(), 7) }
+    }
+
+    #[test]
+    fn a_renewal_has_nothing_but_times() {
+        let is_renewal = |reading| Gathered { readings: vec![nothing(), reading], ..Gathered::default() }.is_renewal();
+        assert!(is_renewal(nothing()));
+        assert!(!is_renewal(Reading { closed: true, ..nothing() }));
+        let lost = vanished("s".parse().unwrap(), &ShardEnd::default(), 7).lost;
+        assert!(!is_renewal(Reading { lost, ..nothing() }));
+        let record = Record {
+            sequence: "1".parse().unwrap(),
+            arrived_us: 0,
+            partition_key: String::new(),
+            data: bytes::Bytes::new(),
+        };
+        assert!(!is_renewal(Reading { records: vec![record], ..nothing() }));
+    }
+
+    #[test]
+    fn the_tip_is_said_again_when_it_is_due() {
+        let end = |at: Option<i64>| ShardEnd { caught_up_ms: at, ..ShardEnd::default() };
+        let due = |before: Option<&ShardEnd>, now| is_due(before, &Reading { caught_up_ms: now, ..nothing() }, 100);
+        assert!(due(None, None), "never said");
+        for (before, now, expected) in [
+            (Some(50), Some(149), false),
+            (Some(50), Some(150), true),
+            (None, Some(1), true),
+            (None, None, false),
+            (Some(50), None, false),
+        ] {
+            assert_eq!(due(Some(&end(before)), now), expected, "{before:?} {now:?}");
+        }
+    }
+}

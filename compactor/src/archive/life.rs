@@ -56,6 +56,9 @@ impl Life {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use recount_schemas::host::{Host, Sleep};
 
     use super::*;
     use crate::testing::TestHost;
@@ -70,6 +73,56 @@ mod tests {
         assert!(!life.may_read() && life.may_write());
         host.pass(Duration::from_secs(20));
         assert!(!life.may_write());
+    }
+
+    /// A machine whose clocks go each by itself.
+    #[derive(Debug, Default)]
+    struct Clocks {
+        wall_us: AtomicI64,
+        monotonic_us: AtomicI64,
+    }
+
+    impl Host for Clocks {
+        fn now_us(&self) -> i64 {
+            self.wall_us.load(Ordering::SeqCst)
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_micros(self.monotonic_us.load(Ordering::SeqCst) as u64)
+        }
+
+        fn random_u64(&self) -> u64 {
+            0
+        }
+
+        fn sleep(&self, _: Duration) -> Sleep {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    #[test]
+    fn the_clock_that_went_farther_tells_the_age() {
+        let host = Arc::new(Clocks::default());
+        host.wall_us.store(1_790_000_000_000_000, Ordering::SeqCst);
+        let life = Life::begin(host.clone(), Duration::from_secs(100), Deadline::NONE);
+        host.monotonic_us.store(30_000_000, Ordering::SeqCst);
+        assert_eq!(life.left(), Duration::from_secs(70));
+        host.wall_us.fetch_add(40_000_000, Ordering::SeqCst);
+        assert_eq!(life.left(), Duration::from_secs(60));
+        host.wall_us.fetch_sub(90_000_000, Ordering::SeqCst);
+        assert_eq!(life.left(), Duration::from_secs(70), "set back");
+    }
+
+    #[test]
+    fn a_quarter_of_a_short_life_is_kept_for_the_commit() {
+        let host = Arc::new(TestHost::default());
+        let life = Life::begin(host.clone(), Duration::from_secs(100), Deadline::NONE);
+        host.pass(Duration::from_micros(74_999_999));
+        assert!(life.may_read());
+        host.pass(Duration::from_micros(1));
+        assert!(!life.may_read() && life.check().is_ok());
+        host.pass(Duration::from_secs(25));
+        assert!(matches!(life.check(), Err(super::super::ArchiveError::TimeIsUp)));
     }
 
     #[test]

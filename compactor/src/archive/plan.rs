@@ -86,6 +86,18 @@ mod tests {
         assert_eq!(vanished(&shards, &ends), [id(0)]);
     }
 
+    #[test]
+    fn only_what_is_open_and_not_listed_has_vanished() {
+        let shards = [listed(0, &[]), listed(1, &[])];
+        let ends = [(0, false), (1, true), (2, false), (3, true)].map(|(n, closed)| (id(n), end(closed)));
+        assert_eq!(vanished(&shards, &ends.into()), [id(2)]);
+    }
+
+    #[test]
+    fn shards_share_a_commit() {
+        assert_eq!([0, 1, 3, 100].map(|shards| share(100, shards)), [100, 100, 33, 1]);
+    }
+
     proptest! {
         /// Reading whatever is ready and closing it reads every shard once, each after its parents.
         #[test]

@@ -46,7 +46,6 @@ pub fn caught_up<'e>(
 ) -> Option<i64> {
     let known = match end(&shard.id) {
         Some(end) => end.caught_up_ms,
-        None if shard.parents.is_empty() => None,
         None => {
             let times: Option<Vec<i64>> = shard.parents.iter().map(|p| end(p).and_then(|e| e.caught_up_ms)).collect();
             times.and_then(|times| times.into_iter().min())
@@ -92,6 +91,8 @@ mod tests {
             (false, Some(9 * DAY), true),
             (false, Some(10 * DAY - 23 * HOUR), true),
             (false, Some(9 * DAY - 1), false),
+            (false, Some(9 * DAY + MARGIN_MS), false),
+            (false, Some(9 * DAY + MARGIN_MS + 1), true),
             (false, Some(0), false),
             (false, None, false),
         ] {

@@ -61,6 +61,14 @@ mod tests {
         }
 
         #[test]
+        fn a_zero_that_stands_for_nothing_is_refused(byte in 1u8..0xff) {
+            let mut key = unit("2026-11".parse().unwrap(), &"ab".parse().unwrap());
+            prop_assert!(split_unit(&key).is_some());
+            key.splice(MONTH + 1..MONTH + 1, [0, byte]);
+            prop_assert_eq!(split_unit(&key), None);
+        }
+
+        #[test]
         fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..30)) {
             let _ = split_unit(&bytes);
         }

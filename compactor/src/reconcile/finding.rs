@@ -183,3 +183,27 @@ impl Named {
         self.count == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_bear_the_names_of_their_attributes() {
+        let text = "[source]\ntable='t'\nkey=['a']\n[fold]\ngroup_by='g'\nsum=['bytes', 'pages']";
+        let definition = Definition::parse(text, "recount.toml").unwrap();
+        let delta = Delta { events: 1, sums: [Amount::from_billionths(5)].into_iter().collect() };
+        let named = named_sums(&definition, &delta);
+        assert_eq!(
+            named,
+            [("bytes".to_owned(), Amount::from_billionths(5)), ("pages".to_owned(), Amount::ZERO)].into(),
+            "a sum that is not there is zero"
+        );
+    }
+
+    #[test]
+    fn a_finding_knows_its_cell() {
+        let cell = Cell { group: "acme".parse().unwrap(), month: "2026-11".parse().unwrap(), lane: 3 };
+        assert_eq!(Finding::about(Kind::Damaged, &cell, Named::default(), "").cell(), Some(cell));
+    }
+}

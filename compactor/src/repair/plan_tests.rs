@@ -125,6 +125,10 @@ fn a_report_is_known_by_its_name() {
     let hash = "0".repeat(64);
     assert_eq!(Plan::reported(&Plan::report_key(&hash)), Some(hash.as_str()));
     assert_eq!(Plan::reported(&Plan::object_key(&hash)), None);
+    assert_eq!(Plan::object_key(&hash), format!("plans/{hash}.json"));
+    for bad in ["a".repeat(63), "a".repeat(65), "g".repeat(64)] {
+        assert_eq!(Plan::reported(&Plan::report_key(&bad)), None, "{bad}");
+    }
     assert_eq!(Plan::reported("plans/x.report.json"), None);
 }
 
@@ -197,5 +201,7 @@ fn what_repair_cannot_do_makes_no_plan() {
     found.outcome.correction = delta(0, 0);
     found.outcome.findings.retain(|finding| finding.kind == Kind::Missing);
     found.outcome.findings[0].kind = Kind::Quarantined;
-    assert!(Plan::make(&definition(), &[found]).is_empty(), "a quarantined event needs a redrive");
+    assert!(Plan::make(&definition(), &[found.clone()]).is_empty(), "a quarantined event needs a redrive");
+    found.outcome.findings[0].kind = Kind::Missing;
+    assert!(!Plan::make(&definition(), &[found]).is_empty());
 }
