@@ -1,6 +1,7 @@
 //! All shards that can be read, for one commit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::stream::{StreamExt, TryStreamExt};
 use recount_schemas::ShardId;
@@ -54,7 +55,7 @@ impl<S: Source> Gatherer<'_, S> {
         let known = state.stream(&summary.stream);
         let hours = known.and_then(|end| end.retention_hours).unwrap_or(u32::MAX).min(summary.retention_hours);
         let retention_ms = i64::from(hours) * 3_600_000;
-        let renewal_ms = i64::try_from(self.limits.renewal.as_millis()).unwrap_or(i64::MAX).min(retention_ms / 4);
+        let renewal_ms = renewal_ms(self.limits.renewal, retention_ms);
         let mut ends: BTreeMap<ShardId, ShardEnd> = known.map(|end| end.shards.clone()).unwrap_or_default();
         let mut gathered = Gathered { tips: tips.clone(), ..Gathered::default() };
         let (mut listed, gone) = self.listed(&ends).await?;
@@ -131,6 +132,11 @@ impl<S: Source> Gatherer<'_, S> {
     }
 }
 
+/// How often it is said again that a shard is read to its tip: at least four times within the retention.
+fn renewal_ms(renewal: Duration, retention_ms: i64) -> i64 {
+    i64::try_from(renewal.as_millis()).unwrap_or(i64::MAX).min(retention_ms / 4)
+}
+
 /// Whether it is time to say again that a shard is read to its tip.
 fn is_due(before: Option<&ShardEnd>, reading: &Reading, renewal_ms: i64) -> bool {
     let Some(before) = before else { return true };
@@ -180,6 +186,14 @@ mod tests {
             data: bytes::Bytes::new(),
         };
         assert!(!is_renewal(Reading { records: vec![record], ..nothing() }));
+    }
+
+    #[test]
+    fn a_renewal_comes_well_within_the_retention() {
+        let hour = 3_600_000;
+        assert_eq!(renewal_ms(Duration::from_secs(3_600), 24 * hour), hour);
+        assert_eq!(renewal_ms(Duration::from_secs(3_600), 2 * hour), hour / 2);
+        assert_eq!(renewal_ms(Duration::MAX, 24 * hour), 6 * hour);
     }
 
     #[test]

@@ -130,3 +130,72 @@ impl Scope {
                 .is_none_or(|cells| cells.iter().any(|cell| cell.month == file.month && within(cell.group.as_str())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Digest, Fingerprint};
+    use recount_schemas::EventKey;
+
+    fn cell(group: &str, month: &str) -> Cell {
+        Cell { group: group.parse().unwrap(), month: month.parse().unwrap(), lane: 0 }
+    }
+
+    /// The scope of a group, a month, and cells; whatever is given must hold.
+    fn scope(group: Option<&str>, month: Option<&str>, cells: Option<&[(&str, &str)]>) -> Scope {
+        let cells = cells.map(|cells| Arc::new(cells.iter().map(|(group, month)| cell(group, month)).collect()));
+        Scope { group: group.map(|text| text.parse().unwrap()), month: month.map(|text| text.parse().unwrap()), cells }
+    }
+
+    #[test]
+    fn a_scope_has_what_all_its_parts_have() {
+        let (mine, theirs) = (cell("b", "2026-11"), cell("c", "2026-12"));
+        for (scope, has_theirs) in [
+            (Scope::all(), true),
+            (scope(Some("b"), None, None), false),
+            (scope(None, Some("2026-11"), None), false),
+            (scope(None, None, Some(&[("b", "2026-11")])), false),
+        ] {
+            assert!(scope.has(&mine), "{scope:?}");
+            assert_eq!(scope.has(&theirs), has_theirs, "{scope:?}");
+        }
+        assert!(!scope(Some("b"), Some("2026-12"), None).has(&mine));
+        assert!(!scope(Some("c"), Some("2026-11"), Some(&[("b", "2026-11")])).has(&mine));
+    }
+
+    #[test]
+    fn a_file_is_left_out_only_if_it_can_have_no_row_of_the_scope() {
+        let file = |first: Option<&str>, last: Option<&str>| AddedFile {
+            source: String::new(),
+            target: String::new(),
+            month: "2026-11".parse().unwrap(),
+            rows: 1,
+            bytes: 1,
+            sha256: Digest::of(b""),
+            first_key: EventKey::MIN,
+            last_key: EventKey::MAX,
+            first_group: first.map(str::to_owned),
+            last_group: last.map(str::to_owned),
+            fingerprint: Fingerprint::default(),
+        };
+        let b_to_d = file(Some("b"), Some("d"));
+        for (scope, expected) in [
+            (Scope::all(), true),
+            (scope(Some("a"), None, None), false),
+            (scope(Some("b"), None, None), true),
+            (scope(Some("c"), Some("2026-11"), None), true),
+            (scope(Some("d"), None, None), true),
+            (scope(Some("e"), None, None), false),
+            (scope(Some("c"), Some("2026-12"), None), false),
+            (scope(None, None, Some(&[("a", "2026-11"), ("c", "2026-12")])), false),
+            (scope(None, None, Some(&[("a", "2026-11"), ("c", "2026-11")])), true),
+            (scope(Some("a"), None, Some(&[("c", "2026-11")])), false),
+        ] {
+            assert_eq!(scope.may_be_in(&b_to_d), expected, "{scope:?}");
+        }
+        assert!(!Scope::all().may_be_in(&file(None, None)), "rows without a group are of no cell");
+        let month = |text: &str| text.parse().unwrap();
+        let november = scope(None, None, Some(&[("a", "2026-11")]));
+        assert!(november.has_month(month("2026-11")) && !november.has_month(month("2026-12")));
+    }
+}
