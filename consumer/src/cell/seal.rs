@@ -106,6 +106,8 @@ mod tests {
         look.sealed = Some(EventKey::least_at(9));
         assert_eq!(Seal::of(&look, look.recent.clone()).unwrap().sealed, EventKey::least_at(9));
         assert_eq!(Seal::of(&look, [EventKey::least_at(3)].into()), None);
+        look.sealed = Some(EventKey::least_at(1));
+        assert_eq!(Seal::of(&look, look.recent.clone()).unwrap().sealed, EventKey::least_at(2));
     }
 
     /// Write units per event of one cell that gets its events one by one, `gap_ms` apart: one for the event, two for a sealing
