@@ -78,8 +78,11 @@ async fn one_change_under_two_event_ids_is_counted_as_a_pair() {
         same.key = recount_schemas::EventKey::new(same.key.created_ms(), id.as_bytes()).unwrap();
         same
     };
-    let (report, _) = fold(definition(), vec![vec![same("a"), insert(1, "acme")], vec![same("b")]]).await;
-    assert_eq!((report.same_change_pairs, report.totals.months[0].events), (1, 3));
+    // Another change of the same moment is no pair with them.
+    let mut other = same("c");
+    other.content[0] ^= 1;
+    let (report, _) = fold(definition(), vec![vec![same("a"), insert(1, "acme"), other], vec![same("b")]]).await;
+    assert_eq!((report.same_change_pairs, report.totals.months[0].events), (1, 4));
 }
 
 #[tokio::test]
