@@ -124,6 +124,7 @@ impl<S: Source> Mapping<S> {
             let watched = changes.as_mut().filter(|_| workers.is_empty());
             let sleep = self.shared.host.sleep(self.shared.config.poll);
             tokio::select! {
+                biased; // one history is one order
                 asked = stop.wait_for(|stop| *stop) => if asked.is_err() { break },
                 Some(ended) = workers.join_next() => {
                     // Workers catch the panics of functions; one of their own would be a bug, and ends the run.

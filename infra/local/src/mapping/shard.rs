@@ -121,6 +121,7 @@ impl<S: Source> Worker<S> {
             // A look now and then costs less than one at every write.
             let sleep = self.shared.host.sleep(window / WINDOW_LOOKS);
             tokio::select! {
+                biased; // one history is one order
                 _ = self.stop.wait_for(|stop| *stop) => return Ok(None),
                 () = sleep => {}
             }
@@ -295,6 +296,7 @@ impl<S: Source> Worker<S> {
         let wait = self.shared.host.jitter(most);
         let sleep = self.shared.host.sleep(wait);
         tokio::select! {
+            biased; // one history is one order
             _ = self.stop.wait_for(|stop| *stop) => Flow::Stop,
             () = sleep => Flow::On,
         }
@@ -304,6 +306,7 @@ impl<S: Source> Worker<S> {
     async fn idle(&mut self, most: Duration) {
         let sleep = self.shared.host.sleep(most);
         tokio::select! {
+            biased; // one history is one order
             _ = self.stop.wait_for(|stop| *stop) => {}
             () = changed(self.changes.as_mut()) => {}
             () = changed(Some(&mut self.wakes)) => {}

@@ -1,0 +1,108 @@
+//! Virtual time: a clock that stands still while anybody has something to do, and then jumps to the next timer.
+//!
+//! The runtime calls [`Clock::jump`] just before it would put its thread to sleep, which is when no task can go on. No
+//! timer of tokio is used, and none could be: the runtime has no time driver, so whoever asks the machine's clock for a
+//! timer panics.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// µs since the history began, and who waits for which moment.
+#[derive(Debug, Default)]
+pub struct Clock {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    now: u64,
+    timers_made: u64,
+    /// By moment, then in the order in which they were made.
+    timers: BTreeMap<(u64, u64), Waker>,
+}
+
+impl Clock {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// µs since the history began.
+    pub fn now(&self) -> u64 {
+        self.state().now
+    }
+
+    /// Goes to the next timer and wakes whoever waits for it. Nobody waits: the history stands still for ever, which the
+    /// caller of [`run`] must rule out by a timer of its own.
+    fn jump(&self) {
+        let next = {
+            let mut state = self.state();
+            let next = state.timers.pop_first();
+            if let Some(((at, _), _)) = &next {
+                state.now = state.now.max(*at);
+            }
+            next
+        };
+        if let Some((_, waker)) = next {
+            waker.wake();
+        }
+    }
+
+    /// Completes after `duration`.
+    pub fn sleep(self: &Arc<Self>, duration: Duration) -> Sleep {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.sleep_until(self.now().saturating_add(us))
+    }
+
+    /// Completes at `at`, µs since the history began.
+    pub fn sleep_until(self: &Arc<Self>, at: u64) -> Sleep {
+        Sleep { clock: Arc::clone(self), at, timer: None }
+    }
+}
+
+/// See [`Clock::sleep`].
+#[derive(Debug)]
+pub struct Sleep {
+    clock: Arc<Clock>,
+    at: u64,
+    timer: Option<u64>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let clock = Arc::clone(&self.clock);
+        let mut state = clock.state();
+        if state.now >= self.at {
+            if let Some(timer) = self.timer.take() {
+                state.timers.remove(&(self.at, timer));
+            }
+            return Poll::Ready(());
+        }
+        let timer = *self.timer.get_or_insert_with(|| {
+            state.timers_made += 1;
+            state.timers_made
+        });
+        state.timers.insert((self.at, timer), cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            self.clock.state().timers.remove(&(self.at, timer));
+        }
+    }
+}
+
+/// Runs `history` on this thread, by this clock, to its end.
+pub fn run<T>(clock: &Arc<Clock>, history: impl Future<Output = T>) -> T {
+    let jumping = Arc::clone(clock);
+    let runtime = tokio::runtime::Builder::new_current_thread().on_thread_park(move || jumping.jump()).build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, history)
+}

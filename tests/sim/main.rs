@@ -1,0 +1,41 @@
+//! The simulation: the real parts over the real SDK, embedded engines, virtual time, and everything going wrong that may.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`plan`] | a history, drawn from its seed |
+//! | [`faults`] | what can go wrong, by name, and how AWS says it |
+//! | [`world`] | a history from the first record to the last check |
+//! | [`parts`] | the parts as processes that die and stand still |
+//! | [`oracle`] | what the records come to, counted the obvious way |
+//! | [`checks`] | what must hold always, and at the end; [`damage`]: what somebody edits is found and put right |
+//! | [`network`] | the way between the processes and the engines |
+//! | [`clock`], [`process`], [`source`] | virtual time, machines, event IDs by the seed |
+//! | [`trace`] | what happened |
+//! | [`runner`] | many histories; the least that fails |
+//! | [`cli`] | the command line |
+
+#[path = "../it/support/naive.rs"]
+#[allow(dead_code)]
+mod naive;
+#[path = "../it/support/records.rs"]
+#[allow(dead_code)]
+mod records;
+
+mod checks;
+mod cli;
+mod clock;
+mod damage;
+mod faults;
+mod network;
+mod oracle;
+mod parts;
+mod plan;
+mod process;
+mod runner;
+mod source;
+mod trace;
+mod world;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,333 @@
+//! The parts, each run as AWS or an operator runs it: a function behind its mapping, a compactor on its schedule, a
+//! command. Processes are made, die, stand still, and are made again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use recount_compactor::archive::{ArchiveError, ArchiveReport, Archiver, Kinesis as ArchiveSource, Limits, Until};
+use recount_compactor::bucket::Bucket;
+use recount_compactor::context::Context;
+use recount_compactor::contributions::Scope;
+use recount_compactor::reconcile::{Kind, ReconcileError, Reconciled, Verdict, reconcile};
+use recount_consumer::handler::{self, AttemptTimeouts, Clients, Consumer};
+use recount_consumer::metrics::Metrics;
+use recount_consumer::totals::Totals;
+use recount_consumer::tuning::Tuning;
+use recount_local::mapping::{Function, FunctionError};
+use recount_producer::relay::{Relay, RelaySettings};
+use recount_schemas::host::{Deadline, SharedHost};
+use recount_schemas::{Definition, Settings};
+use tokio::sync::oneshot;
+
+use crate::faults::Fault;
+use crate::plan::{LEDGER_DAYS, MINUTE_US, Risk};
+use crate::process::{Doom, Process};
+use crate::world::World;
+
+/// Lambda's timeout of a deployment.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The numbers of the cells: small, so that few events go through all that many would.
+pub fn tuning(world: &World) -> Tuning {
+    let plan = &world.plan;
+    Tuning {
+        seal_at: plan.seal_at,
+        keep_keys: plan.keep_keys,
+        named_keys: plan.named_keys,
+        write_keys: plan.write_keys,
+        hard_limit: plan.hard_limit,
+        ..Tuning::new(LEDGER_DAYS as u16)
+    }
+}
+
+/// Which function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Consumer,
+    Relay,
+}
+
+enum Part {
+    Consumer(Consumer),
+    Relay(Relay),
+}
+
+/// A running instance of a function: it works on one batch at a time.
+struct Environment {
+    process: Arc<Process>,
+    part: Part,
+}
+
+/// A function, with as many instances as are needed at once.
+pub struct Lambda {
+    world: Arc<World>,
+    role: Role,
+    idle: Mutex<Vec<Arc<Environment>>>,
+}
+
+impl Lambda {
+    pub fn new(world: &Arc<World>, role: Role) -> Self {
+        Self { world: Arc::clone(world), role, idle: Mutex::default() }
+    }
+
+    fn risk(&self) -> Risk {
+        match self.role {
+            Role::Consumer => self.world.plan.consumer,
+            Role::Relay => self.world.plan.relay,
+        }
+    }
+
+    /// An instance that is free, or a new one, which starts as it would after a deployment.
+    async fn environment(&self) -> Result<Arc<Environment>, String> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(environment) = idle {
+            return Ok(environment);
+        }
+        let world = &self.world;
+        let process = world.process(if self.role == Role::Consumer { "consumer" } else { "relay" });
+        let part = match self.role {
+            Role::Consumer => {
+                let consumer = consumer(world, &process, &world.definition);
+                match process.run(consumer.start()).await {
+                    Some(Ok(())) => Part::Consumer(consumer),
+                    Some(Err(error)) => return Err(format!("init: {error}")),
+                    None => return Err("init: died".to_owned()),
+                }
+            }
+            Role::Relay => {
+                let sdk = world.sdk(&process);
+                let settings = RelaySettings::new(&world.settings.stream, &world.settings.bucket);
+                let (kinesis, s3) =
+                    (recount_producer::clients::kinesis(&sdk), recount_producer::clients::s3(&sdk, true));
+                Part::Relay(Relay::new(kinesis, s3, settings, process.machine.clone()))
+            }
+        };
+        Ok(Arc::new(Environment { process, part }))
+    }
+
+    /// Starts work on a batch, which goes on whatever becomes of who waits for it.
+    fn start(&self, environment: &Arc<Environment>, payload: Bytes) -> oneshot::Receiver<Option<Answer>> {
+        let (answer, answered) = oneshot::channel();
+        let environment = Arc::clone(environment);
+        tokio::spawn(async move {
+            let host: SharedHost = environment.process.machine.clone();
+            let deadline = Deadline::after(&*host, TIMEOUT);
+            let done = environment.process.run(environment.part.invoke(&payload, deadline)).await;
+            let _ = answer.send(done);
+        });
+        answered
+    }
+
+    /// What is to happen to the instance while it works on a batch.
+    fn fate(&self, process: &Arc<Process>) {
+        let (world, risk) = (&self.world, self.risk());
+        if world.is_calm() {
+            return;
+        }
+        if world.draw() < risk.dies {
+            world.note_fault(if self.role == Role::Consumer { Fault::ConsumerDies } else { Fault::RelayDies });
+            let n = (world.draw() * 14.0) as u64;
+            process.doom(if world.draw() < 0.5 { Doom::Before(n) } else { Doom::After(n) });
+        }
+        world.maybe_freeze(process, risk.freezes, Duration::from_secs(2), 20 * MINUTE_US);
+    }
+}
+
+type Answer = Result<Vec<u8>, String>;
+
+impl Part {
+    async fn invoke(&self, payload: &[u8], deadline: Deadline) -> Answer {
+        match self {
+            Self::Consumer(consumer) => {
+                let report = consumer.process(payload, deadline).await.map_err(|e| e.to_string())?;
+                serde_json::to_vec(&handler::response(&report)).map_err(|e| e.to_string())
+            }
+            Self::Relay(relay) => {
+                let answer = relay.handle(payload, deadline).await.map_err(|e| e.to_string())?;
+                serde_json::to_vec(&answer).map_err(|e| e.to_string())
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Function for Lambda {
+    async fn invoke(&self, payload: Bytes) -> Result<Vec<u8>, FunctionError> {
+        let world = &self.world;
+        let environment = self.environment().await.map_err(FunctionError::Failed)?;
+        self.fate(&environment.process);
+        if self.role == Role::Consumer && !world.is_calm() && world.draw() < world.plan.doubled_batches {
+            world.note_fault(Fault::TwoConsumers);
+            if let Ok(second) = self.environment().await {
+                let waits = Duration::from_micros((world.draw() * 2_000_000.0) as u64);
+                let started = self.start(&second, payload.clone());
+                world.clock.sleep(waits).await;
+                drop(started);
+            }
+        }
+        let name = environment.process.name.clone();
+        let answered = self.start(&environment, payload);
+        let over = world.clock.sleep(TIMEOUT);
+        let answer = tokio::select! {
+            biased;
+            answer = answered => answer.ok().flatten(),
+            () = over => {
+                world.trace(format!("{name}: out of time"));
+                // Mostly it is killed; what it had begun may go on for a while.
+                if world.draw() < 0.7 {
+                    environment.process.kill();
+                }
+                return Err(FunctionError::Failed("out of time".to_owned()));
+            }
+        };
+        match answer {
+            None => Err(FunctionError::Failed("died".to_owned())),
+            Some(answer) => {
+                world.trace(format!(
+                    "{name}: {}",
+                    answer.as_ref().map_or_else(Clone::clone, |answer| String::from_utf8_lossy(answer).into_owned())
+                ));
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(environment);
+                answer.map_err(FunctionError::Failed)
+            }
+        }
+    }
+}
+
+/// A consumer in a process.
+pub fn consumer(world: &World, process: &Arc<Process>, definition: &Arc<Definition>) -> Consumer {
+    let clients = Clients::new(&world.sdk(process));
+    let host: SharedHost = process.machine.clone();
+    let totals = Totals::new(clients.dynamo.clone(), &world.settings, Arc::clone(definition), Arc::clone(&host));
+    Consumer::new(&clients, &world.settings, Arc::clone(definition), host, Metrics::none())
+        .with_totals(totals.with_tuning(tuning(world)))
+}
+
+fn limits(world: &World) -> Limits {
+    let limits = Limits {
+        commit_bytes: world.plan.commit_bytes,
+        page_records: world.plan.page_records,
+        ..Limits::default()
+    };
+    if world.plan.seed % 2 == 0 { limits.unpaced() } else { limits }
+}
+
+/// One run of the compactor in a process of its own.
+pub async fn archive(world: &Arc<World>, process: &Arc<Process>) -> Option<Result<ArchiveReport, ArchiveError>> {
+    archive_by(world, process, &world.definition).await
+}
+
+pub async fn archive_by(
+    world: &Arc<World>,
+    process: &Arc<Process>,
+    definition: &Arc<Definition>,
+) -> Option<Result<ArchiveReport, ArchiveError>> {
+    let clients = Clients::within(&world.sdk(process), AttemptTimeouts::ARCHIVE);
+    let host: SharedHost = process.machine.clone();
+    let bucket = Bucket::new(clients.s3, world.settings.bucket.as_str(), Arc::clone(&host));
+    let source = ArchiveSource::new(clients.kinesis, world.settings.stream.as_str());
+    let archiver =
+        Archiver::new(bucket, source, Arc::clone(definition), Arc::clone(&host)).with_limits(limits(world));
+    let deadline = match world.is_calm() {
+        true => Deadline::NONE,
+        false => Deadline::after(&*host, Duration::from_secs(60 + (world.draw() * 840.0) as u64)),
+    };
+    process.run(archiver.run(Until::Tip, deadline)).await
+}
+
+/// The schedule of the compactor, for ever.
+pub async fn compactor(world: Arc<World>) {
+    loop {
+        let pause = world.plan.archive_every.mul_f64(0.5 + world.draw());
+        world.clock.sleep(pause).await;
+        let now = world.clock.now();
+        if !world.is_calm() && world.plan.archive_pause.is_some_and(|(from, to)| (from..to).contains(&now)) {
+            continue;
+        }
+        let process = world.process("compactor");
+        let risk = world.plan.compactor;
+        if !world.is_calm() {
+            if world.draw() < risk.dies {
+                world.note_fault(Fault::CompactorDies);
+                let n = (world.draw() * 40.0) as u64;
+                process.doom(if world.draw() < 0.5 { Doom::Before(n) } else { Doom::After(n) });
+            }
+            world.maybe_freeze(&process, risk.freezes, Duration::from_secs(20), 180 * MINUTE_US);
+        }
+        let done = archive(&world, &process).await;
+        world.trace(format!("{}: {}", process.name, said(done.as_ref())));
+        if let Some(Err(error @ (ArchiveError::Log(_) | ArchiveError::Stuck { .. }))) = &done {
+            world.violated(5, format!("a compactor says that the log is damaged: {error}"));
+        }
+    }
+}
+
+fn said<E: std::fmt::Display>(done: Option<&Result<ArchiveReport, E>>) -> String {
+    match done {
+        None => "died".to_owned(),
+        Some(Ok(report)) => format!(
+            "{} commits, {} rows, {} duplicates, races {}, tip {}",
+            report.commits, report.rows, report.duplicates, report.races, report.reached_tip
+        ),
+        Some(Err(error)) => error.to_string(),
+    }
+}
+
+/// The operator's surroundings in a process.
+pub fn context(world: &World, process: &Arc<Process>) -> Context {
+    let definition = Definition::clone(&world.definition);
+    let mut context = Context::new(&world.sdk(process), world.settings.clone(), definition, process.machine.clone());
+    context.totals = context.totals.with_tuning(tuning(world));
+    context.limits = limits(world);
+    context
+}
+
+/// The operator reconciles, while everything goes on.
+pub async fn operator(world: Arc<World>) {
+    let process = world.process("operator");
+    if !world.is_calm() && world.draw() < world.plan.operator.dies {
+        world.note_fault(Fault::OperatorDies);
+        process.doom(Doom::After((world.draw() * 60.0) as u64));
+    }
+    world.maybe_freeze(&process, world.plan.operator.freezes, Duration::from_secs(20), 60 * MINUTE_US);
+    let context = context(&world, &process);
+    let done = process.run(reconcile(&context, &Scope::all(), &|_| {})).await;
+    judge(&world, &process.name, done.as_ref());
+}
+
+/// What a reconcile may say of a system that nobody damaged.
+pub fn judge(world: &World, name: &str, done: Option<&Result<Reconciled, ReconcileError>>) -> Option<Verdict> {
+    let report = match done {
+        None => {
+            world.trace(format!("{name}: died"));
+            return None;
+        }
+        Some(Err(error)) => {
+            world.trace(format!("{name}: {error}"));
+            return None;
+        }
+        Some(Ok(reconciled)) => &reconciled.report,
+    };
+    world.trace(format!("{name}: {:?}, {} findings", report.verdict, report.findings.len()));
+    for finding in &report.findings {
+        let lossy = world.has(Fault::Trim) || world.has(Fault::NewStream);
+        let allowed = match finding.kind {
+            Kind::Lost => lossy,
+            Kind::Unbacked => lossy,
+            Kind::Missing => world.has(Fault::NewStream),
+            Kind::TooOld => world.has(Fault::Ancient),
+            _ => false,
+        };
+        if !allowed {
+            world.violated(8, format!("{name} found, though nobody damaged anything: {finding:?}"));
+        }
+    }
+    Some(report.verdict)
+}
+
+/// The settings of a system under simulation.
+pub fn settings() -> Settings {
+    Settings::default()
+}

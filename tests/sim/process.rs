@@ -1,0 +1,181 @@
+//! A process of the system under test: what it has of a machine, and how it dies or stands still.
+//!
+//! A process is killed at any of its awaits: its future is dropped there, and nothing of it runs any more. It can stand
+//! still, as a frozen Lambda or a paused machine does: nothing of it runs until it is let go, and then everything that was
+//! due meanwhile is due at once. What it had sent is on its way in both cases.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use aws_smithy_async::rt::sleep::{AsyncSleep, Sleep as SdkSleep};
+use aws_smithy_async::time::TimeSource;
+use recount_schemas::host::{Host, Sleep};
+
+use crate::clock::Clock;
+
+/// Time, randomness and sleep of one process.
+#[derive(Debug)]
+pub struct Machine {
+    clock: Arc<Clock>,
+    /// What the clock showed when the history began, µs since 1970.
+    epoch_us: i64,
+    /// How far this machine's clock is off, µs. It may change at any time.
+    skew_us: AtomicI64,
+    /// For how long the monotonic clock has stood still, µs.
+    stood_us: AtomicU64,
+    random: Mutex<fastrand::Rng>,
+}
+
+impl Machine {
+    pub fn new(clock: &Arc<Clock>, epoch_us: i64, seed: u64) -> Arc<Self> {
+        let random = Mutex::new(fastrand::Rng::with_seed(seed));
+        let (skew_us, stood_us) = (AtomicI64::new(0), AtomicU64::new(0));
+        Arc::new(Self { clock: Arc::clone(clock), epoch_us, skew_us, stood_us, random })
+    }
+
+    /// From now on this machine's clock is so far off.
+    pub fn set_skew(&self, us: i64) {
+        self.skew_us.store(us, Ordering::Relaxed);
+    }
+}
+
+impl Host for Machine {
+    fn now_us(&self) -> i64 {
+        self.epoch_us + self.clock.now() as i64 + self.skew_us.load(Ordering::Relaxed)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.clock.now().saturating_sub(self.stood_us.load(Ordering::Relaxed)))
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).u64(..)
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(self.clock.sleep(duration))
+    }
+}
+
+/// The same machine, as the SDK asks for it. The SDK signs by a right clock, as it corrects its own by AWS's answers.
+#[derive(Debug, Clone)]
+pub struct SdkTime(pub Arc<Machine>);
+
+impl TimeSource for SdkTime {
+    fn now(&self) -> std::time::SystemTime {
+        let us = self.0.epoch_us + self.0.clock.now() as i64;
+        std::time::UNIX_EPOCH + Duration::from_micros(us.max(0) as u64)
+    }
+}
+
+impl AsyncSleep for SdkTime {
+    fn sleep(&self, duration: Duration) -> SdkSleep {
+        SdkSleep::new(self.0.clock.sleep(duration))
+    }
+}
+
+/// At which of its requests a process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doom {
+    /// When it is about to send it.
+    Before(u64),
+    /// When it has had its effect, before its answer.
+    After(u64),
+}
+
+/// A process.
+#[derive(Debug)]
+pub struct Process {
+    pub name: String,
+    pub machine: Arc<Machine>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    dead: bool,
+    frozen_until: u64,
+    sent: u64,
+    doom: Option<Doom>,
+    waker: Option<Waker>,
+}
+
+impl Process {
+    pub fn new(name: String, machine: Arc<Machine>) -> Arc<Self> {
+        Arc::new(Self { name, machine, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn kill(&self) {
+        let waker = {
+            let mut state = self.state();
+            state.dead = true;
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// Dies at one of its next requests, counted from 0.
+    pub fn doom(&self, doom: Doom) {
+        let mut state = self.state();
+        let sent = state.sent;
+        state.doom = Some(match doom {
+            Doom::Before(n) => Doom::Before(sent + n),
+            Doom::After(n) => Doom::After(sent + n),
+        });
+    }
+
+    /// Stands still from now on. `monotonic`: whether its monotonic clock does, too.
+    pub fn freeze(&self, duration: Duration, monotonic: bool) {
+        let us = duration.as_micros() as u64;
+        self.state().frozen_until = self.machine.clock.now() + us;
+        if monotonic {
+            self.machine.stood_us.fetch_add(us, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a request. What the process is to suffer at it.
+    pub fn sends(&self) -> Option<Doom> {
+        let mut state = self.state();
+        let n = state.sent;
+        state.sent += 1;
+        state.doom.filter(|doom| matches!(doom, Doom::Before(at) | Doom::After(at) if *at == n))
+    }
+
+    /// Runs `work` in this process; `None` if it died. One piece of work at a time.
+    pub async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        let mut thaw = None;
+        poll_fn(|cx| {
+            let frozen_until = {
+                let mut state = self.state();
+                if state.dead {
+                    return Poll::Ready(None);
+                }
+                state.waker = Some(cx.waker().clone());
+                state.frozen_until
+            };
+            if self.machine.clock.now() < frozen_until {
+                let sleep = thaw.insert(Box::pin(self.machine.clock.sleep_until(frozen_until)));
+                // Not yet: the clock stands before that moment.
+                let _ = sleep.as_mut().poll(cx);
+                return Poll::Pending;
+            }
+            work.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+}
