@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
-use arrow_array::{Array, FixedSizeBinaryArray, StringArray};
+use arrow_array::{Array, BinaryArray, StringArray};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt, TryStreamExt};
@@ -213,7 +213,7 @@ async fn archived(world: &World, state: &State) -> Result<Vec<Row>, String> {
                 column.as_any().downcast_ref::<StringArray>().unwrap().value(i).to_owned()
             };
             let keys = batch.column_by_name(column::EVENT_KEY).unwrap();
-            let keys = keys.as_any().downcast_ref::<FixedSizeBinaryArray>().unwrap();
+            let keys = keys.as_any().downcast_ref::<BinaryArray>().expect("binary keys");
             all.extend((0..batch.num_rows()).map(|i| Row {
                 key: EventKey::from_slice(keys.value(i)).unwrap(),
                 shard: text(column::SHARD_ID, i),

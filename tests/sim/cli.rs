@@ -77,7 +77,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    std::panic::set_hook(Box::new(|_| {})); // a panic is told as the violation that it is
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        std::panic::set_hook(Box::new(|_| {})); // a panic is told as the violation that it is
+    }
     let order = Order {
         from: args.from,
         seeds: args.seeds,
