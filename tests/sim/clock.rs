@@ -76,18 +76,23 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let clock = Arc::clone(&self.clock);
-        let mut state = clock.state();
-        if state.now >= self.at {
-            if let Some(timer) = self.timer.take() {
-                state.timers.remove(&(self.at, timer));
+        // The waker that was kept goes when the lock has: with it may go a task, and with the task its timers.
+        let kept;
+        {
+            let mut state = clock.state();
+            if state.now >= self.at {
+                kept = self.timer.take().and_then(|timer| state.timers.remove(&(self.at, timer)));
+                drop(state);
+                drop(kept);
+                return Poll::Ready(());
             }
-            return Poll::Ready(());
+            let timer = *self.timer.get_or_insert_with(|| {
+                state.timers_made += 1;
+                state.timers_made
+            });
+            kept = state.timers.insert((self.at, timer), cx.waker().clone());
         }
-        let timer = *self.timer.get_or_insert_with(|| {
-            state.timers_made += 1;
-            state.timers_made
-        });
-        state.timers.insert((self.at, timer), cx.waker().clone());
+        drop(kept);
         Poll::Pending
     }
 }
@@ -95,7 +100,8 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(timer) = self.timer {
-            self.clock.state().timers.remove(&(self.at, timer));
+            let kept = self.clock.state().timers.remove(&(self.at, timer));
+            drop(kept); // as above: not under the lock
         }
     }
 }

@@ -318,6 +318,7 @@ pub fn judge(world: &World, name: &str, done: Option<&Result<Reconciled, Reconci
             Kind::Unbacked => lossy,
             Kind::Missing => world.has(Fault::NewStream),
             Kind::TooOld => world.has(Fault::Ancient),
+            Kind::Conflicting => world.has(Fault::Variant),
             _ => false,
         };
         if !allowed {

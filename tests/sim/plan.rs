@@ -143,7 +143,8 @@ impl Plan {
             let from = rng.u64(span / 8..span / 3);
             (from, from + rng.u64(26 * HOUR_US..40 * HOUR_US))
         });
-        let every = if long { rng.u64(HOUR_US..4 * HOUR_US) } else { rng.u64(4 * MINUTE_US..30 * MINUTE_US) };
+        // A run reads the whole log, so a history of many runs costs a multiple.
+        let every = span / rng.u64(8..30);
         let (seal_at, keep_keys) = (rng.usize(4..12), rng.usize(1..3));
         let risk = |fault, rng: &mut fastrand::Rng| Risk {
             dies: if has(fault) { 0.1 + 0.4 * rng.f64() } else { 0.0 },

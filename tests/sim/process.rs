@@ -124,10 +124,6 @@ impl Process {
         }
     }
 
-    pub fn is_dead(&self) -> bool {
-        self.state().dead
-    }
-
     /// Dies at one of its next requests, counted from 0.
     pub fn doom(&self, doom: Doom) {
         let mut state = self.state();
@@ -160,14 +156,14 @@ impl Process {
         let mut work = pin!(work);
         let mut thaw = None;
         poll_fn(|cx| {
-            let frozen_until = {
+            let (kept, frozen_until) = {
                 let mut state = self.state();
                 if state.dead {
                     return Poll::Ready(None);
                 }
-                state.waker = Some(cx.waker().clone());
-                state.frozen_until
+                (state.waker.replace(cx.waker().clone()), state.frozen_until)
             };
+            drop(kept); // not under the lock: a task may go with it
             if self.machine.clock.now() < frozen_until {
                 let sleep = thaw.insert(Box::pin(self.machine.clock.sleep_until(frozen_until)));
                 // Not yet: the clock stands before that moment.
