@@ -42,6 +42,9 @@ struct Args {
     /// Threads.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Look for these deliberate bugs, each in at most `--seeds` histories; `all` for all of them (feature `bugs`).
+    #[arg(long, value_delimiter = ',')]
+    bugs: Vec<String>,
     /// List faults and scenarios.
     #[arg(long)]
     list_scenarios: bool,
@@ -95,6 +98,9 @@ pub fn main() -> ExitCode {
             println!("violation of invariant {} at {}: {}", violation.invariant, time(violation.at_us), violation.what);
         }
         return if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    }
+    if !args.bugs.is_empty() {
+        return prove(&args);
     }
     if !same_seed_same_trace(&order) {
         return ExitCode::from(1);
@@ -165,4 +171,44 @@ fn explain(seed: u64, faults: &BTreeSet<Fault>) {
     for violation in &outcome.violations {
         println!("invariant {}: {}", violation.invariant, violation.what);
     }
+}
+
+#[cfg(not(feature = "bugs"))]
+fn prove(_: &Args) -> ExitCode {
+    eprintln!("this build has no bugs to switch on; build with --features bugs");
+    ExitCode::from(3)
+}
+
+/// The table of deliberate bugs: the seeds that it took, and what the first of them broke.
+#[cfg(feature = "bugs")]
+fn prove(args: &Args) -> ExitCode {
+    use crate::proof::{Found, find, not_here};
+    use recount_schemas::bugs::Bug;
+
+    let mut wanted: Vec<Bug> = Vec::new();
+    for name in &args.bugs {
+        match name.parse() {
+            Ok(bug) => wanted.push(bug),
+            Err(_) if name == "all" => wanted.extend(Bug::ALL.iter().filter(|bug| not_here(**bug).is_none())),
+            Err(_) => {
+                eprintln!("there is no bug {name}");
+                return ExitCode::from(3);
+            }
+        }
+    }
+    let row = |found: &Found| {
+        let seeds = found.seeds.map_or("not found".to_owned(), |seeds| seeds.to_string());
+        let what: String = found.what.chars().take(160).collect();
+        println!("| {} | {seeds} | {} | {what} |", found.bug.as_str(), found.invariant);
+    };
+    println!("| bug | seeds | invariant | what was seen |\n| --- | --- | --- | --- |");
+    let found = find(&wanted, args.from, args.seeds, args.threads, &row);
+    for bug in Bug::ALL {
+        if let Some(why) = not_here(*bug).filter(|_| args.bugs.iter().any(|name| name == "all")) {
+            println!("| {} | – | {} | {why} |", bug.as_str(), bug.invariants().first().copied().unwrap_or_default());
+        }
+    }
+    let missed = found.iter().filter(|found| found.seeds.is_none()).count();
+    println!("{} bugs, {missed} not found in {} seeds", found.len(), args.seeds);
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }

@@ -12,6 +12,7 @@
 //! | [`clock`], [`process`], [`source`] | virtual time, machines, event IDs by the seed |
 //! | [`trace`] | what happened |
 //! | [`runner`] | many histories; the least that fails |
+//! | `proof` | every deliberate bug is found |
 //! | [`cli`] | the command line |
 
 #[path = "../it/support/naive.rs"]
@@ -31,6 +32,8 @@ mod oracle;
 mod parts;
 mod plan;
 mod process;
+#[cfg(feature = "bugs")]
+mod proof;
 mod runner;
 mod source;
 mod trace;

@@ -38,7 +38,6 @@ use crate::trace::Trace;
 pub struct Put {
     pub shard: String,
     pub sequence: String,
-    pub partition_key: String,
     pub data: Vec<u8>,
     pub arrived_us: i64,
 }
@@ -342,7 +341,6 @@ impl Network {
             state.puts.push(Put {
                 shard: shard.to_owned(),
                 sequence: sequence.to_owned(),
-                partition_key: record["PartitionKey"].as_str().unwrap_or_default().to_owned(),
                 data: STANDARD.decode(record["Data"].as_str().unwrap_or_default()).unwrap_or_default(),
                 arrived_us: arrived_us.div_euclid(1_000) * 1_000,
             });

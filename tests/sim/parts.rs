@@ -1,6 +1,7 @@
 //! The parts, each run as AWS or an operator runs it: a function behind its mapping, a compactor on its schedule, a
 //! command. Processes are made, die, stand still, and are made again.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -156,6 +157,10 @@ impl Part {
 impl Function for Lambda {
     async fn invoke(&self, payload: Bytes) -> Result<Vec<u8>, FunctionError> {
         let world = &self.world;
+        // Who waits for the same thing is woken in an order that tokio draws for itself. From here on the order is the seed's.
+        let mut hasher = DefaultHasher::new();
+        (world.plan.seed, &payload).hash(&mut hasher);
+        world.clock.sleep(Duration::from_micros(hasher.finish() % 50_000)).await;
         let environment = self.environment().await.map_err(FunctionError::Failed)?;
         self.fate(&environment.process);
         if self.role == Role::Consumer && !world.is_calm() && world.draw() < world.plan.doubled_batches {

@@ -88,6 +88,8 @@ pub struct Plan {
     pub compactor: Risk,
     pub operator: Risk,
     pub doubled_batches: f64,
+    /// When much is written, µs since the history began.
+    bursts: Vec<u64>,
 }
 
 fn sub(seed: u64, what: u64) -> fastrand::Rng {
@@ -178,6 +180,7 @@ impl Plan {
             compactor: risk(Fault::CompactorDies, &mut rng),
             operator: risk(Fault::OperatorDies, &mut rng),
             doubled_batches: if has(Fault::TwoConsumers) { 0.3 * rng.f64() } else { 0.0 },
+            bursts: Vec::new(),
         };
         plan.write(size);
         plan.disturb();
@@ -210,6 +213,7 @@ impl Plan {
         let mut written: Vec<Change> = Vec::new();
         for _ in 0..bursts {
             let at = rng.u64(0..self.end_us);
+            self.bursts.push(at);
             let count = (rng.u64(2..30) * size).div_ceil(100) as usize;
             if rng.u8(..) < 70 {
                 self.acts.push((at, Act::Table(table_writes(&mut rng, count, &mut made, self.epoch_us))));
@@ -296,37 +300,50 @@ impl Plan {
         us as i64
     }
 
+    /// A time at which something else happens: mostly while much is written.
+    fn moment(&self, rng: &mut fastrand::Rng) -> u64 {
+        let burst = self.bursts[rng.usize(0..self.bursts.len())];
+        let near = match rng.u8(0..5) {
+            0 => rng.u64(0..self.end_us),
+            1 => burst + rng.u64(0..HOUR_US),
+            2 => burst + rng.u64(0..6 * MINUTE_US),
+            _ => burst + rng.u64(0..MINUTE_US),
+        };
+        near.min(self.end_us)
+    }
+
     /// Everything else that happens.
     fn disturb(&mut self) {
         let mut rng = rng(self.seed, "acts");
         let span = self.end_us;
-        for _ in 0..rng.usize(2..5) {
-            self.acts.push((rng.u64(0..span), Act::Reconcile));
+        for _ in 0..rng.usize(2..6) {
+            self.acts.push((self.moment(&mut rng), Act::Reconcile));
         }
-        for _ in 0..rng.usize(8..16) {
-            self.acts.push((rng.u64(0..span), Act::Look));
+        for _ in 0..rng.usize(6..14) {
+            self.acts.push((self.moment(&mut rng), Act::Look));
         }
         if self.has(Fault::Reshard) {
             for _ in 0..rng.usize(1..5) {
-                self.acts.push((rng.u64(0..span), Act::Reshard { split: rng.u8(..) < 150, pick: rng.u64(..) }));
+                self.acts.push((self.moment(&mut rng), Act::Reshard { split: rng.u8(..) < 150, pick: rng.u64(..) }));
             }
         }
         if self.has(Fault::Redelivery) {
             for _ in 0..rng.usize(2..8) {
                 let (pick, records) = (rng.u64(..), rng.u64(0..80));
                 let (repeats, lost_answers) = (rng.u32(0..3), rng.u32(0..3));
-                self.acts.push((rng.u64(0..span), Act::Redeliver { pick, records, repeats, lost_answers }));
+                let act = Act::Redeliver { pick, records, repeats, lost_answers };
+                self.acts.push((self.moment(&mut rng), act));
             }
         }
         if self.has(Fault::OtherDefinition) {
             for _ in 0..2 {
-                self.acts.push((rng.u64(0..span), Act::OtherDefinition));
+                self.acts.push((self.moment(&mut rng), Act::OtherDefinition));
             }
         }
         if self.has(Fault::Skew) {
             for _ in 0..rng.usize(1..6) {
                 let most = if rng.bool() { 5_000_000 } else { 3_600_000_000 };
-                self.acts.push((rng.u64(0..span), Act::Skew(rng.i64(-most..most))));
+                self.acts.push((self.moment(&mut rng), Act::Skew(rng.i64(-most..most))));
             }
         }
         if self.has(Fault::NewStream) {
