@@ -5,8 +5,8 @@
 //! timer panics.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -23,6 +23,8 @@ struct State {
     timers_made: u64,
     /// By moment, then in the order in which they were made.
     timers: BTreeMap<(u64, u64), Waker>,
+    /// Wakes the runtime's own future.
+    runtime: Option<Waker>,
 }
 
 impl Clock {
@@ -38,16 +40,19 @@ impl Clock {
     /// Goes to the next timer and wakes whoever waits for it. Nobody waits: the history stands still for ever, which the
     /// caller of [`run`] must rule out by a timer of its own.
     fn jump(&self) {
-        let next = {
+        let (next, runtime) = {
             let mut state = self.state();
             let next = state.timers.pop_first();
             if let Some(((at, _), _)) = &next {
                 state.now = state.now.max(*at);
             }
-            next
+            (next, state.runtime.clone())
         };
-        if let Some((_, waker)) = next {
-            waker.wake();
+        let Some((_, waker)) = next else { return };
+        waker.wake();
+        // Whoever waited may be gone: then nothing can go on still, and the runtime must come here once more, not sleep.
+        if let Some(runtime) = runtime {
+            runtime.wake();
         }
     }
 
@@ -110,5 +115,11 @@ impl Drop for Sleep {
 pub fn run<T>(clock: &Arc<Clock>, history: impl Future<Output = T>) -> T {
     let jumping = Arc::clone(clock);
     let runtime = tokio::runtime::Builder::new_current_thread().on_thread_park(move || jumping.jump()).build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, history)
+    let mut history = pin!(history);
+    let woken = poll_fn(|cx| {
+        let kept = clock.state().runtime.replace(cx.waker().clone());
+        drop(kept);
+        history.as_mut().poll(cx)
+    });
+    tokio::task::LocalSet::new().block_on(&runtime, woken)
 }
