@@ -165,7 +165,7 @@ async fn look_at_progress(world: &World, oracle: &Oracle, cells: &BTreeMap<Cell,
         }
         let name = quarantine::object_key(&shard, &number(&put.sequence));
         if oracle.poison.contains(&at) && !quarantined.contains_key(&name) {
-            world.violated(1, format!("progress passed {at:?}, which nobody can read and is not in quarantine"));
+            world.violated(1, format!("progress passed {at:?}, which nobody can read and is not in quarantine: {}", put.data.escape_ascii()));
         }
         let Some(key) = oracle.keys.get(&at) else { continue };
         for cell in oracle.changes[key].iter().take(1).flat_map(|change| change.adds.keys()) {

@@ -58,12 +58,12 @@ fn read(put: &Put, net: bool, lanes: u16) -> Option<Change> {
     if created_us > put.arrived_us + 86_400_000_000 {
         return None;
     }
-    let (new, old) = (image(&change["NewImage"])?, image(&change["OldImage"])?);
     let key = EventKey::new(created_us.div_euclid(1_000), event_id.as_bytes())?;
     let mut adds: BTreeMap<Cell, Pair> = BTreeMap::new();
-    let counted = [(new, 1, net || name == "INSERT"), (old, -1, net)];
-    for (image, sign, counts) in counted {
-        let Some((project, at, bytes)) = image.filter(|_| counts) else { continue };
+    // What does not count need not be readable.
+    let counted = [("NewImage", 1, net || name == "INSERT"), ("OldImage", -1, net)];
+    for (member, sign, _) in counted.into_iter().filter(|(_, _, counts)| *counts) {
+        let Some((project, at, bytes)) = image(&change[member])? else { continue };
         let cell = Cell {
             group: project.parse().ok()?,
             month: naive::month(at).parse().ok()?,

@@ -406,6 +406,9 @@ fn variant(json: &str) -> String {
 }
 
 fn poison(rng: &mut fastrand::Rng, before: Option<&Change>) -> Vec<u8> {
+    // Of an event of its own: it is no duplicate of the record that it is made from.
+    let id = format!("\"eventID\":\"poison-{:08x}-", rng.u32(..));
+    let before = before.map(|change| Change { json: change.json.replace("\"eventID\":\"", &id), ..change.clone() });
     match (rng.u8(0..7), before) {
         (0, _) => b"not json at all".to_vec(),
         (1, _) => vec![0xff, 0xfe, 0x00, 0x80],
