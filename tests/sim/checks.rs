@@ -92,7 +92,7 @@ pub async fn look(world: &Arc<World>) {
 }
 
 /// Whether a key may have left the ledger: its page may have expired.
-fn may_be_forgotten(world: &World, key: &EventKey) -> bool {
+pub fn may_be_forgotten(world: &World, key: &EventKey) -> bool {
     key.created_ms() < now_ms(world) - LEDGER_DAYS * DAY_MS
 }
 
@@ -245,6 +245,17 @@ async fn look_at_archive(world: &World, oracle: &Oracle) {
         }
         if !oracle.changes.contains_key(&row.key) {
             world.violated(6, format!("the archive has {}, which no record has", row.key));
+        }
+    }
+    // What the log says was quarantined is there, from the commit on.
+    let quarantined = objects(world, quarantine::PREFIX).await;
+    let lives: BTreeMap<i64, _> = state.streams.iter().map(|(stream, end)| (stream.created_ms, end)).collect();
+    let lossy = world.has(Fault::Trim) || world.has(Fault::NewStream);
+    for (shard, sequence) in oracle.poison.iter().filter(|_| !lossy && lives.len() == 1) {
+        let (shard, sequence): (ShardId, SequenceNumber) = (shard.parse().unwrap(), number(sequence));
+        let read = lives.values().any(|end| end.shards.get(&shard).is_some_and(|end| end.to >= Some(sequence.clone())));
+        if read && !quarantined.contains_key(&quarantine::object_key(&shard, &sequence)) {
+            world.violated(1, format!("the log passed {shard} {sequence}, which nobody can read, and left it nowhere"));
         }
     }
     let files = objects(world, "events/").await;

@@ -42,6 +42,17 @@ pub struct Put {
     pub arrived_us: i64,
 }
 
+/// A time in which a service, or a part of what it holds, is not to be had.
+#[derive(Debug, Clone)]
+pub struct Brownout {
+    /// µs since the history began.
+    pub from: u64,
+    pub to: u64,
+    pub service: Service,
+    /// Only requests about this: a hot item, a part of the bucket. Empty: all.
+    pub about: String,
+}
+
 /// How bad the network is.
 #[derive(Debug, Clone, Default)]
 pub struct Weather {
@@ -51,8 +62,8 @@ pub struct Weather {
     pub rate: f64,
     /// The longest time one way, µs, but for few.
     pub latency_us: u64,
-    /// When a service is not to be had: from, to (µs since the history began).
-    pub brownouts: Vec<(u64, u64, Service)>,
+    /// When what is not to be had.
+    pub brownouts: Vec<Brownout>,
     /// When nothing can be put beside the archive.
     pub quarantine_down: Vec<(u64, u64)>,
 }
@@ -153,7 +164,11 @@ impl Network {
         let mut state = self.state();
         let n = state.rng.u64(..);
         let mut strikes = |fault| *state.struck.entry(fault).or_default() += 1;
-        if self.weather.brownouts.iter().any(|(from, to, service)| within((*from, *to)) && *service == call.service) {
+        let down = |brownout: &Brownout| {
+            let there = brownout.service == call.service && call.about.contains(&brownout.about);
+            there && within((brownout.from, brownout.to))
+        };
+        if self.weather.brownouts.iter().any(down) {
             strikes(Fault::Brownout);
             return Fate::Refuse(faults::throttled(call.service, n));
         }
@@ -164,7 +179,9 @@ impl Network {
             strikes(Fault::QuarantineDown);
             return Fate::Refuse(faults::failed(call.service, n));
         }
-        if state.rng.f64() >= self.weather.rate {
+        // There are few puts that must not replace anything, and much depends on them.
+        let rate = if call.conditional { self.weather.rate * 4.0 } else { self.weather.rate };
+        if state.rng.f64() >= rate {
             return Fate::Deliver;
         }
         let possible: Vec<Fault> = self.weather.faults.iter().copied().filter(|fault| fault.strikes(call)).collect();

@@ -23,7 +23,7 @@ use recount_schemas::{Definition, Settings};
 use tokio::sync::oneshot;
 
 use crate::faults::Fault;
-use crate::plan::{LEDGER_DAYS, MINUTE_US, Risk};
+use crate::plan::{DAY_US, LEDGER_DAYS, MINUTE_US, Risk};
 use crate::process::{Doom, Process};
 use crate::world::World;
 
@@ -242,7 +242,7 @@ pub async fn archive_by(
     process.run(archiver.run(Until::Tip, deadline)).await
 }
 
-/// The schedule of the compactor, for ever.
+/// The schedule of the compactor, for ever. Where there are two, both begin at about the same time.
 pub async fn compactor(world: Arc<World>) {
     loop {
         let pause = world.plan.archive_every.mul_f64(0.5 + world.draw());
@@ -251,21 +251,31 @@ pub async fn compactor(world: Arc<World>) {
         if !world.is_calm() && world.plan.archive_pause.is_some_and(|(from, to)| (from..to).contains(&now)) {
             continue;
         }
-        let process = world.process("compactor");
-        let risk = world.plan.compactor;
-        if !world.is_calm() {
-            if world.draw() < risk.dies {
-                world.note_fault(Fault::CompactorDies);
-                let n = (world.draw() * 40.0) as u64;
-                process.doom(if world.draw() < 0.5 { Doom::Before(n) } else { Doom::After(n) });
-            }
-            world.maybe_freeze(&process, risk.freezes, Duration::from_secs(20), 180 * MINUTE_US);
+        if world.has(Fault::TwoCompactors) && !world.is_calm() && world.draw() < 0.7 {
+            world.note_fault(Fault::TwoCompactors);
+            let (second, waits) = (Arc::clone(&world), Duration::from_secs_f64(world.draw() * world.draw()));
+            tokio::task::spawn_local(async move {
+                second.clock.sleep(waits).await;
+                run_compactor(&second).await;
+            });
         }
-        let done = archive(&world, &process).await;
-        world.trace(format!("{}: {}", process.name, said(done.as_ref())));
-        if let Some(Err(error @ (ArchiveError::Log(_) | ArchiveError::Stuck { .. }))) = &done {
-            world.violated(5, format!("a compactor says that the log is damaged: {error}"));
-        }
+        run_compactor(&world).await;
+    }
+}
+
+async fn run_compactor(world: &Arc<World>) {
+    let process = world.process("compactor");
+    let risk = world.plan.compactor;
+    if !world.is_calm() && world.draw() < risk.dies {
+        world.note_fault(Fault::CompactorDies);
+        let n = (world.draw() * 40.0) as u64;
+        process.doom(if world.draw() < 0.5 { Doom::Before(n) } else { Doom::After(n) });
+    }
+    world.maybe_freeze(&process, risk.freezes, Duration::from_secs(20), 180 * MINUTE_US);
+    let done = archive(world, &process).await;
+    world.trace(format!("{}: {}", process.name, said(done.as_ref())));
+    if let Some(Err(error @ (ArchiveError::Log(_) | ArchiveError::Stuck { .. }))) = &done {
+        world.violated(5, format!("a compactor says that the log is damaged: {error}"));
     }
 }
 
@@ -321,6 +331,8 @@ pub fn judge(world: &World, name: &str, done: Option<&Result<Reconciled, Reconci
         let allowed = match finding.kind {
             Kind::Lost => lossy,
             Kind::Unbacked => lossy,
+            // Counted, not archived, and then forgotten by the ledger: nothing can back it any more.
+            Kind::Damaged => lossy && world.clock.now() > LEDGER_DAYS as u64 * DAY_US,
             Kind::Missing => world.has(Fault::NewStream),
             Kind::TooOld => world.has(Fault::Ancient),
             Kind::Conflicting => world.has(Fault::Variant),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::faults::{Fault, Service};
 use crate::naive::{self, Scan};
-use crate::network::Weather;
+use crate::network::{Brownout, Weather};
 use crate::records::{self, Change};
 
 pub const SECOND_US: u64 = 1_000_000;
@@ -88,6 +88,8 @@ pub struct Plan {
     pub compactor: Risk,
     pub operator: Risk,
     pub doubled_batches: f64,
+    /// Whether it is about cells.
+    cells: bool,
     /// When much is written, µs since the history began.
     bursts: Vec<u64>,
 }
@@ -147,7 +149,9 @@ impl Plan {
         });
         // A run reads the whole log, so a history of many runs costs a multiple.
         let every = span / rng.u64(8..30);
-        let (seal_at, keep_keys) = (rng.usize(4..12), rng.usize(1..3));
+        // A third of all histories is about cells: sealed all the time, by several writers at once.
+        let cells = rng.u8(0..3) == 0;
+        let (seal_at, keep_keys) = if cells { (rng.usize(3..5), 1) } else { (rng.usize(4..12), rng.usize(1..3)) };
         let risk = |fault, rng: &mut fastrand::Rng| Risk {
             dies: if has(fault) { 0.1 + 0.4 * rng.f64() } else { 0.0 },
             freezes: if has(Fault::Freeze) { 0.1 * rng.f64() } else { 0.0 },
@@ -160,7 +164,7 @@ impl Plan {
             lanes: [1, 1, 2, 4][rng.usize(0..4)],
             shards: rng.i32(1..4),
             retention_hours: if pauses { 24 } else { 168 },
-            weather: weather(seed, faults, span),
+            weather: weather(seed, faults),
             acts: Vec::new(),
             end_us: span,
             batch_size: [1, 3, 10, 10, 40, 100][rng.usize(0..6)],
@@ -179,10 +183,16 @@ impl Plan {
             relay: risk(Fault::RelayDies, &mut rng),
             compactor: risk(Fault::CompactorDies, &mut rng),
             operator: risk(Fault::OperatorDies, &mut rng),
-            doubled_batches: if has(Fault::TwoConsumers) { 0.3 * rng.f64() } else { 0.0 },
+            doubled_batches: match has(Fault::TwoConsumers) {
+                true if cells => 0.5 + 0.5 * rng.f64(),
+                true => 0.3 * rng.f64(),
+                false => 0.0,
+            },
+            cells,
             bursts: Vec::new(),
         };
         plan.write(size);
+        plan.brown_out();
         plan.disturb();
         plan.acts.sort_by_key(|(at, _)| *at);
         plan
@@ -208,7 +218,7 @@ impl Plan {
     fn write(&mut self, size: u64) {
         let mut rng = rng(self.seed, "writes");
         let bursts = rng.usize(4..14);
-        let hot = rng.u8(..) < 128;
+        let hot = self.cells || rng.u8(..) < 128;
         let mut made = 0usize;
         let mut written: Vec<Change> = Vec::new();
         for _ in 0..bursts {
@@ -220,7 +230,7 @@ impl Plan {
                 continue;
             }
             let changes = self.changes(&mut rng, at, count, hot, &mut made);
-            let spread = rng.u64(1..5 * MINUTE_US);
+            let spread = if self.cells { rng.u64(1..20 * SECOND_US) } else { rng.u64(1..5 * MINUTE_US) };
             let mut puts: Vec<(u64, Vec<u8>, String)> = Vec::new();
             for change in &changes {
                 let when = at + rng.u64(0..spread);
@@ -261,6 +271,8 @@ impl Plan {
             0 => 0,
             1 => rng.u64(0..MINUTE_US),
             2 => rng.u64(0..6 * HOUR_US),
+            // As long as the ledger remembers; where changes are ancient, longer.
+            _ if self.has(Fault::Ancient) => rng.u64(0..self.end_us),
             _ => rng.u64(0..self.end_us.min(8 * DAY_US)),
         }
     }
@@ -294,6 +306,8 @@ impl Plan {
         let us = match rng.u8(..) {
             0..=30 if self.has(Fault::Ancient) => rng.u64((LEDGER_DAYS as u64 - 1) * DAY_US..200 * DAY_US),
             0..=60 if self.has(Fault::Late) => rng.u64(MINUTE_US..9 * DAY_US),
+            // Late by what a cell was sealed since.
+            61..=150 if self.has(Fault::Late) && self.cells => rng.u64(0..10 * MINUTE_US),
             61..=70 => 0,
             _ => rng.u64(0..20 * SECOND_US),
         };
@@ -310,6 +324,38 @@ impl Plan {
             _ => burst + rng.u64(0..MINUTE_US),
         };
         near.min(self.end_us)
+    }
+
+    /// When what is not to be had: mostly while much is written, sometimes for long.
+    fn brown_out(&mut self) {
+        let mut rng = rng(self.seed, "brownouts");
+        let mut window = |plan: &Self, longest: u64| {
+            let from = plan.moment(&mut rng).saturating_sub(rng.u64(0..MINUTE_US));
+            let most = if rng.u8(0..3) == 0 { plan.end_us / 6 } else { longest };
+            (from, from + rng.u64(0..most))
+        };
+        let down = [
+            (Service::DynamoDb, ""),
+            (Service::DynamoDb, "acme"),
+            (Service::DynamoDb, "recount-totals acme"),
+            (Service::DynamoDb, "globex"),
+            (Service::DynamoDb, "recount-ledger"),
+            (Service::Kinesis, ""),
+            (Service::S3, ""),
+            (Service::S3, "/_staging/"),
+            (Service::S3, "/events/"),
+            (Service::S3, "/_log/"),
+        ];
+        if self.has(Fault::Brownout) {
+            let windows: Vec<(u64, u64)> = (0..4).map(|_| window(self, 20 * MINUTE_US)).collect();
+            for (from, to) in windows {
+                let (service, about) = down[sub(self.seed, from).usize(0..down.len())];
+                self.weather.brownouts.push(Brownout { from, to, service, about: about.to_owned() });
+            }
+        }
+        if self.has(Fault::QuarantineDown) {
+            self.weather.quarantine_down = (0..2).map(|_| window(self, 6 * HOUR_US)).collect();
+        }
     }
 
     /// Everything else that happens.
@@ -352,25 +398,14 @@ impl Plan {
     }
 }
 
-fn weather(seed: u64, faults: &BTreeSet<Fault>, span: u64) -> Weather {
+fn weather(seed: u64, faults: &BTreeSet<Fault>) -> Weather {
     let mut rng = rng(seed, "weather");
-    let mut windows = |fault, most: usize, longest: u64| {
-        let count = if faults.contains(&fault) { rng.usize(1..=most) } else { 0 };
-        let window = |_| {
-            let from = rng.u64(0..span);
-            (from, from + rng.u64(0..longest))
-        };
-        (0..count).map(window).collect::<Vec<_>>()
-    };
-    let brownouts = windows(Fault::Brownout, 4, 20 * MINUTE_US);
-    let quarantine_down = windows(Fault::QuarantineDown, 2, 6 * HOUR_US);
-    let services = [Service::DynamoDb, Service::Kinesis, Service::S3];
     Weather {
         faults: Fault::OF_REQUESTS.into_iter().filter(|fault| faults.contains(fault)).collect(),
         rate: [0.01, 0.05, 0.05, 0.15][rng.usize(0..4)],
         latency_us: if faults.contains(&Fault::Latency) { [2_000, 20_000, 100_000][rng.usize(0..3)] } else { 0 },
-        brownouts: brownouts.into_iter().map(|(from, to)| (from, to, services[rng.usize(0..3)])).collect(),
-        quarantine_down,
+        brownouts: Vec::new(),
+        quarantine_down: Vec::new(),
     }
 }
 

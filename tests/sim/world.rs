@@ -450,10 +450,6 @@ async fn live(world: &Arc<World>) {
     run_mapping(world, &relay, "relay", &stop);
     run_mapping(world, &consumer, "consumer", &stop);
     tokio::task::spawn_local(parts::compactor(Arc::clone(world)));
-    if world.has(Fault::TwoCompactors) {
-        world.note_fault(Fault::TwoCompactors);
-        tokio::task::spawn_local(parts::compactor(Arc::clone(world)));
-    }
     let mut writers = tokio::task::JoinSet::new();
     for (at, act) in world.plan.acts.clone() {
         world.clock.sleep_until(at).await;
