@@ -331,7 +331,7 @@ impl Plan {
         let mut rng = rng(self.seed, "brownouts");
         let mut window = |plan: &Self, longest: u64| {
             let from = plan.moment(&mut rng).saturating_sub(rng.u64(0..MINUTE_US));
-            let most = if rng.u8(0..3) == 0 { plan.end_us / 6 } else { longest };
+            let most = if rng.u8(0..6) == 0 { longest * 4 } else { longest };
             (from, from + rng.u64(0..most))
         };
         let down = [
@@ -354,7 +354,7 @@ impl Plan {
             }
         }
         if self.has(Fault::QuarantineDown) {
-            self.weather.quarantine_down = (0..2).map(|_| window(self, 6 * HOUR_US)).collect();
+            self.weather.quarantine_down = (0..2).map(|_| window(self, HOUR_US)).collect();
         }
     }
 

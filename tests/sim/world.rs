@@ -43,6 +43,9 @@ const LIVENESS: u64 = 6 * HOUR_US;
 /// More time than any history takes.
 const WATCHDOG: u64 = 60 * 24 * HOUR_US;
 
+/// The longest that who writes waits before it tries again.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// What did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -250,13 +253,14 @@ fn mappings(world: &Arc<World>) -> Mappings {
     let host = Arc::clone(world.engines.kinesis().host());
     // Both are woken when there is something to do; they need not look for it often.
     let poll = Duration::from_secs(600);
+    let backoff_most = Duration::from_secs(60);
     let (wake, wakes) = watch::channel(0);
     let source = DynamoSource::new(world.engines.dynamo().database().clone(), "scans", Arc::clone(&host));
     let source = Renamed { inner: source.woken_by(wakes), seed: world.plan.seed };
     let relay = Mapping::new(
         source,
         Arc::new(Lambda::new(world, Role::Relay)),
-        Config { name: "relay".into(), batch_size: 20, bisect: world.plan.bisect, poll, ..Config::default() },
+        Config { name: "relay".into(), batch_size: 20, bisect: world.plan.bisect, poll, backoff_most, ..Config::default() },
         checkpoints.clone(),
         Arc::clone(&host),
         None,
@@ -270,6 +274,7 @@ fn mappings(world: &Arc<World>) -> Mappings {
             window: world.plan.window,
             bisect: world.plan.bisect,
             poll,
+            backoff_most,
             ..Config::default()
         },
         checkpoints,
@@ -303,6 +308,7 @@ async fn put(world: &World, producer: &Arc<Process>, records: Vec<(String, Vec<u
         .into_iter()
         .map(|(key, data)| PutRecordsRequestEntry::builder().partition_key(key).data(Blob::new(data)).build().unwrap())
         .collect();
+    let mut pause = Duration::from_secs(1);
     while !left.is_empty() {
         let request = kinesis.put_records().stream_name(&world.settings.stream).set_records(Some(left.clone()));
         match request.send().await {
@@ -313,7 +319,8 @@ async fn put(world: &World, producer: &Arc<Process>, records: Vec<(String, Vec<u
             Err(error) => world.trace(format!("{}: {}", producer.name, recount_schemas::causes(&error))),
         }
         if !left.is_empty() {
-            world.clock.sleep(Duration::from_secs(1)).await;
+            world.clock.sleep(pause).await;
+            pause = (pause * 2).min(PATIENCE);
         }
     }
 }
@@ -350,9 +357,11 @@ async fn write_table(world: &World, producer: &Arc<Process>, mut writes: Vec<Tab
             });
         }
         writes = rest;
+        let mut pause = Duration::from_secs(5);
         while let Err(error) = table.write(&batch).await {
             world.trace(format!("{}: {}", producer.name, recount_schemas::causes(&error)));
-            world.clock.sleep(Duration::from_secs(5)).await;
+            world.clock.sleep(pause).await;
+            pause = (pause * 2).min(PATIENCE);
         }
     }
 }
