@@ -191,9 +191,9 @@ pub const SCENARIOS: [(&str, &[Fault]); 7] = [
         ],
     ),
     ("source", &[Latency, Duplicate, Variant, Late, Ancient, Poison, QuarantineDown, Redelivery]),
-    ("reshard", &[Latency, LostAnswer, Reshard, CompactorDies, TwoCompactors, Redelivery, Duplicate]),
-    ("loss", &[Latency, Trim, Reshard, CompactorDies]),
-    ("damage", &[Latency, LostAnswer, Throttle, OperatorDies, Redelivery, Damage]),
+    ("resharding", &[Latency, LostAnswer, Reshard, CompactorDies, TwoCompactors, Redelivery, Duplicate]),
+    ("losses", &[Latency, Trim, Reshard, CompactorDies]),
+    ("edits", &[Latency, LostAnswer, Throttle, OperatorDies, Redelivery, Damage]),
 ];
 
 /// The faults of a scenario.

@@ -64,6 +64,8 @@ impl<S: Source> Gatherer<'_, S> {
         for shard in gone {
             let end = ends.entry(shard.clone()).or_default();
             end.closed = true;
+            // Of one that nobody ever read, nothing is missing that is older than the stream.
+            end.caught_up_ms = end.caught_up_ms.or(Some(summary.stream.created_ms));
             gathered.readings.push(vanished(shard, end, self.host.now_ms()));
         }
         let budget = Budget::new(self.limits.commit_bytes);
@@ -112,8 +114,8 @@ impl<S: Source> Gatherer<'_, S> {
         Ok(gathered)
     }
 
-    /// The shards as listed now; and those that the log knows as open and that are gone. One that is missing from the
-    /// list but can be opened is not gone.
+    /// The shards as listed now; and those that are gone before they were read to their end ([`plan::vanished`]). One that
+    /// is missing from the list but can be opened is not gone.
     async fn listed(
         &self,
         ends: &BTreeMap<ShardId, ShardEnd>,

@@ -9,6 +9,7 @@
 //!
 //! A shard that the log knows, that is not closed there and is not listed any more, has *vanished*: it was closed and all
 //! its records have expired. Unless the shard turns out to exist after all, its end is lost, and its children can be read.
+//! So has one that the log never knew and that only a child, itself new to the log, still names as its parent: all of it is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,10 +35,14 @@ pub fn ready<'a>(
     listed.iter().filter(|s| !closed(&s.id) && !done.contains(&s.id) && s.parents.iter().all(over)).collect()
 }
 
-/// The shards that the log knows as open and that are not listed.
-pub fn vanished(listed: &[ListedShard], ends: &BTreeMap<ShardId, ShardEnd>) -> Vec<ShardId> {
+/// The shards that are not listed, and that the log knows as open, or not at all though a shard new to it names them as
+/// its parents.
+pub fn vanished(listed: &[ListedShard], ends: &BTreeMap<ShardId, ShardEnd>) -> BTreeSet<ShardId> {
     let names: BTreeSet<&ShardId> = listed.iter().map(|shard| &shard.id).collect();
-    ends.iter().filter(|(id, end)| !end.closed && !names.contains(id)).map(|(id, _)| id.clone()).collect()
+    let open = ends.iter().filter(|(_, end)| !end.closed).map(|(id, _)| id);
+    let new = listed.iter().filter(|shard| !ends.contains_key(&shard.id));
+    let unread = new.flat_map(|shard| &shard.parents).filter(|parent| !ends.contains_key(parent));
+    open.chain(unread).filter(|id| !names.contains(id)).cloned().collect()
 }
 
 /// The most bytes that one of `shards` shards may give to a commit of `commit_bytes`, so that none starves the others.
@@ -83,7 +88,17 @@ mod tests {
         assert_eq!(ready(&shards, &ends, &BTreeSet::new()).len(), 1);
         ends.insert(id(0), end(false));
         assert_eq!(ready(&shards, &ends, &BTreeSet::new()).len(), 0);
-        assert_eq!(vanished(&shards, &ends), [id(0)]);
+        assert_eq!(vanished(&shards, &ends), [id(0)].into());
+    }
+
+    #[test]
+    fn what_is_gone_is_known_from_the_log_or_from_a_child_that_is_new() {
+        let shards = [listed(2, &[0, 1])];
+        let mut ends = BTreeMap::from([(id(0), end(true)), (id(5), end(false))]);
+        assert_eq!(vanished(&shards, &ends), [id(1), id(5)].into());
+        // A child that was read already says nothing new of its parents.
+        ends.insert(id(2), end(false));
+        assert_eq!(vanished(&shards, &ends), [id(5)].into());
     }
 
     #[test]

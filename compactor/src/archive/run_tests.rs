@@ -357,6 +357,26 @@ fn a_shard_that_expired_whole_is_closed_as_lost_and_its_children_are_read() {
     assert_eq!(report.lost.iter().map(|hole| hole.shard.to_string()).collect::<Vec<_>>(), ["s0", "s1", "s2"]);
 }
 
+/// A shard that came and went between two runs: only its children, split off in their turn, still name it.
+#[test]
+fn a_shard_that_nobody_ever_saw_is_lost_by_its_own_name() {
+    let (mut world, mut dice) = (World::new(), Dice(7));
+    world.produce(&mut dice);
+    run(&world.objects, &world.stream, &world.host);
+    let eldest = world.stream.open_shards().remove(0);
+    world.stream.split(&eldest);
+    let parent = world.stream.open_shards().remove(0);
+    let at = world.host.now_us();
+    world.stream.put(&parent, &record("gone", Some("a"), at, "1"));
+    world.stream.split(&parent);
+    world.host.pass(Duration::from_secs(30 * 3_600));
+    let report = run(&world.objects, &world.stream, &world.host);
+    assert!(report.lost.iter().any(|hole| hole.shard == parent), "{parent} in {:?}", report.lost);
+    assert!(report.lost.iter().all(|hole| hole.lost.since_ms.is_some()), "{:?}", report.lost);
+    // It is said once.
+    assert_eq!(run(&world.objects, &world.stream, &world.host).lost, vec![]);
+}
+
 #[test]
 fn a_stream_made_anew_begins_anew() {
     let (mut world, mut dice) = (World::new(), Dice(6));
