@@ -165,7 +165,13 @@ async fn look_at_progress(world: &World, oracle: &Oracle, cells: &BTreeMap<Cell,
         }
         let name = quarantine::object_key(&shard, &number(&put.sequence));
         if oracle.poison.contains(&at) && !quarantined.contains_key(&name) {
-            world.violated(1, format!("progress passed {at:?}, which nobody can read and is not in quarantine: {}", put.data.escape_ascii()));
+            world.violated(
+                1,
+                format!(
+                    "progress passed {at:?}, which nobody can read and is not in quarantine: {}",
+                    put.data.escape_ascii()
+                ),
+            );
         }
         let Some(key) = oracle.keys.get(&at) else { continue };
         for cell in oracle.changes[key].iter().take(1).flat_map(|change| change.adds.keys()) {
@@ -367,7 +373,10 @@ async fn all_archived(world: &World, oracle: &Oracle, state: &State, rows: &[Row
             Some(key) => keys.contains(key),
         };
         if !kept && !is_lost(world, state, put, index) {
-            world.violated(1, format!("record {at:?} is neither archived nor in quarantine, and nothing says that it is lost"));
+            world.violated(
+                1,
+                format!("record {at:?} is neither archived nor in quarantine, and nothing says that it is lost"),
+            );
         }
         let is_aside = conflicts.contains_key(&quarantine::conflict_key(&shard, &sequence));
         if let Some(key) = oracle.keys.get(&at)
@@ -401,7 +410,9 @@ async fn tiles(world: &World, state: &State, rows: &[Row]) {
     let mut in_log = 0;
     for n in 0..state.next {
         let bytes = store.bytes_of(n).await.unwrap().unwrap_or_default();
-        let Ok(entry) = Entry::from_bytes(n, &bytes) else { return world.violated(5, format!("entry {n} is unreadable")) };
+        let Ok(entry) = Entry::from_bytes(n, &bytes) else {
+            return world.violated(5, format!("entry {n} is unreadable"));
+        };
         let created = entry.stream.as_ref().map_or(0, |stream| stream.created_ms);
         for range in entry.ranges {
             let (end, closed) = ends.get(&(created, range.shard.clone())).cloned().unwrap_or_default();
@@ -451,7 +462,11 @@ fn excused(world: &World, oracle: &Oracle) -> BTreeSet<EventKey> {
     excused
 }
 
-pub fn all_counted_now(world: &World, oracle: &Oracle, seen: &BTreeMap<Cell, (Pair, BTreeSet<EventKey>, BTreeSet<EventKey>)>) {
+pub fn all_counted_now(
+    world: &World,
+    oracle: &Oracle,
+    seen: &BTreeMap<Cell, (Pair, BTreeSet<EventKey>, BTreeSet<EventKey>)>,
+) {
     let excused = excused(world, oracle);
     for (cell, known) in oracle.cells() {
         let nothing = ((0, 0), BTreeSet::new(), BTreeSet::new());
@@ -469,7 +484,8 @@ pub fn all_counted_now(world: &World, oracle: &Oracle, seen: &BTreeMap<Cell, (Pa
             adds.push(pairs);
         }
         if !fits(*total, adds) {
-            world.violated(2, format!("{cell:?} says {total:?}, which is not what its {} changes come to", known.len()));
+            world
+                .violated(2, format!("{cell:?} says {total:?}, which is not what its {} changes come to", known.len()));
         }
     }
 }

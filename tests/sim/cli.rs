@@ -83,13 +83,8 @@ pub fn main() -> ExitCode {
     if std::env::var_os("RUST_BACKTRACE").is_none() {
         std::panic::set_hook(Box::new(|_| {})); // a panic is told as the violation that it is
     }
-    let order = Order {
-        from: args.from,
-        seeds: args.seeds,
-        faults: chosen,
-        stop: !args.keep_going,
-        threads: args.threads,
-    };
+    let order =
+        Order { from: args.from, seeds: args.seeds, faults: chosen, stop: !args.keep_going, threads: args.threads };
     if args.trace {
         let outcome = live(args.from, &faults(&order, args.from), args.size);
         outcome.trace.iter().for_each(|line| println!("{line}"));

@@ -72,7 +72,8 @@ async fn one(world: Arc<World>) {
     }
     let context = parts::context(&world, &process);
     let done = process.run(repair(&context, &Scope::all(), true, &|_| {})).await;
-    let said = done.map(|done| done.map(|report| (report.plans.len(), report.applied.len())).map_err(|e| e.to_string()));
+    let said =
+        done.map(|done| done.map(|report| (report.plans.len(), report.applied.len())).map_err(|e| e.to_string()));
     world.trace(format!("{}: repair: {said:?}", process.name));
 }
 

@@ -250,9 +250,11 @@ pub fn throttled(service: Service, n: u64) -> HttpResponse {
             "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
             "The level of configured provisioned throughput for the table was exceeded.",
         ),
-        (Service::DynamoDb, 1) => {
-            json(400, "com.amazonaws.dynamodb.v20120810#ThrottlingException", "Throughput exceeds the current capacity.")
-        }
+        (Service::DynamoDb, 1) => json(
+            400,
+            "com.amazonaws.dynamodb.v20120810#ThrottlingException",
+            "Throughput exceeds the current capacity.",
+        ),
         (Service::DynamoDb, _) => {
             json(400, "com.amazonaws.dynamodb.v20120810#RequestLimitExceeded", "Throughput exceeds the account limit.")
         }
@@ -274,11 +276,7 @@ pub fn failed(service: Service, n: u64) -> HttpResponse {
 
 /// DynamoDB's refusal because of a transaction.
 pub fn transaction_conflict() -> HttpResponse {
-    json(
-        400,
-        "com.amazonaws.dynamodb.v20120810#TransactionConflictException",
-        "Transaction is ongoing for the item",
-    )
+    json(400, "com.amazonaws.dynamodb.v20120810#TransactionConflictException", "Transaction is ongoing for the item")
 }
 
 /// S3's refusal because of another conditional put.

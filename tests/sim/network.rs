@@ -457,7 +457,8 @@ pub fn canonical(value: &Value) -> String {
     match value {
         Value::Object(members) => {
             let sorted: BTreeMap<&String, String> = members.iter().map(|(name, v)| (name, canonical(v))).collect();
-            let members: Vec<String> = sorted.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();
+            let members: Vec<String> =
+                sorted.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();
             format!("{{{}}}", members.join(","))
         }
         Value::Array(values) => format!("[{}]", values.iter().map(canonical).collect::<Vec<_>>().join(",")),
@@ -485,7 +486,10 @@ fn read(request: &HttpRequest) -> (Call, Option<Value>) {
         about.push(format!("{} records", records.len()));
     }
     let consistent = body["ConsistentRead"].as_bool() == Some(true);
-    (Call { service, operation: operation.to_owned(), about: about.join(" "), consistent, conditional: false }, Some(body))
+    (
+        Call { service, operation: operation.to_owned(), about: about.join(" "), consistent, conditional: false },
+        Some(body),
+    )
 }
 
 fn read_s3(request: &HttpRequest) -> Call {

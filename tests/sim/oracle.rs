@@ -64,11 +64,7 @@ fn read(put: &Put, net: bool, lanes: u16) -> Option<Change> {
     let counted = [("NewImage", 1, net || name == "INSERT"), ("OldImage", -1, net)];
     for (member, sign, _) in counted.into_iter().filter(|(_, _, counts)| *counts) {
         let Some((project, at, bytes)) = image(&change[member])? else { continue };
-        let cell = Cell {
-            group: project.parse().ok()?,
-            month: naive::month(at).parse().ok()?,
-            lane: key.lane(lanes),
-        };
+        let cell = Cell { group: project.parse().ok()?, month: naive::month(at).parse().ok()?, lane: key.lane(lanes) };
         let pair = adds.entry(cell).or_default();
         *pair = (pair.0 + sign, pair.1 + sign * bytes);
     }

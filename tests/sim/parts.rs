@@ -211,11 +211,8 @@ pub fn consumer(world: &World, process: &Arc<Process>, definition: &Arc<Definiti
 }
 
 fn limits(world: &World) -> Limits {
-    let limits = Limits {
-        commit_bytes: world.plan.commit_bytes,
-        page_records: world.plan.page_records,
-        ..Limits::default()
-    };
+    let limits =
+        Limits { commit_bytes: world.plan.commit_bytes, page_records: world.plan.page_records, ..Limits::default() };
     if world.plan.seed % 2 == 0 { limits.unpaced() } else { limits }
 }
 
@@ -233,8 +230,7 @@ pub async fn archive_by(
     let host: SharedHost = process.machine.clone();
     let bucket = Bucket::new(clients.s3, world.settings.bucket.as_str(), Arc::clone(&host));
     let source = ArchiveSource::new(clients.kinesis, world.settings.stream.as_str());
-    let archiver =
-        Archiver::new(bucket, source, Arc::clone(definition), Arc::clone(&host)).with_limits(limits(world));
+    let archiver = Archiver::new(bucket, source, Arc::clone(definition), Arc::clone(&host)).with_limits(limits(world));
     let deadline = match world.is_calm() {
         true => Deadline::NONE,
         false => Deadline::after(&*host, Duration::from_secs(60 + (world.draw() * 840.0) as u64)),

@@ -238,8 +238,7 @@ impl Plan {
                 if self.has(Fault::Duplicate) && rng.u8(..) < 50 {
                     let again = when + self.delay(&mut rng);
                     // Sometimes on another shard.
-                    let key =
-                        if rng.bool() { change.partition_key.clone() } else { format!("other-{}", rng.u32(..)) };
+                    let key = if rng.bool() { change.partition_key.clone() } else { format!("other-{}", rng.u32(..)) };
                     puts.push((again, change.json.clone().into_bytes(), key));
                 }
                 if self.has(Fault::Variant) && rng.u8(..) < 20 {

@@ -96,7 +96,11 @@ struct State {
 /// within this program.
 static HISTORIES: AtomicU64 = AtomicU64::new(0);
 
-fn sdk(client: impl aws_smithy_runtime_api::client::http::HttpClient + 'static, region: &str, time: SdkTime) -> SdkConfig {
+fn sdk(
+    client: impl aws_smithy_runtime_api::client::http::HttpClient + 'static,
+    region: &str,
+    time: SdkTime,
+) -> SdkConfig {
     let credentials = Credentials::new("test", "test", None, None, "simulation");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -126,12 +130,7 @@ impl World {
         setup(&clients, &definition, &settings, plan.shards).await.unwrap();
         keep_for(&clients, &settings.stream, plan.retention_hours).await;
         let context = Context::new(&admin, settings.clone(), definition.clone(), aws.clone());
-        let state = State {
-            rng: rng(plan.seed, "world"),
-            skew_us: 0,
-            machines: Vec::new(),
-            violations: Vec::new(),
-        };
+        let state = State { rng: rng(plan.seed, "world"), skew_us: 0, machines: Vec::new(), violations: Vec::new() };
         Arc::new(Self {
             clock: Arc::clone(clock),
             network,
@@ -260,7 +259,14 @@ fn mappings(world: &Arc<World>) -> Mappings {
     let relay = Mapping::new(
         source,
         Arc::new(Lambda::new(world, Role::Relay)),
-        Config { name: "relay".into(), batch_size: 20, bisect: world.plan.bisect, poll, backoff_most, ..Config::default() },
+        Config {
+            name: "relay".into(),
+            batch_size: 20,
+            bisect: world.plan.bisect,
+            poll,
+            backoff_most,
+            ..Config::default()
+        },
         checkpoints.clone(),
         Arc::clone(&host),
         None,
@@ -369,9 +375,10 @@ async fn write_table(world: &World, producer: &Arc<Process>, mut writes: Vec<Tab
 async fn reshard(world: &World, split: bool, pick: u64) {
     let (kinesis, stream) = (&world.clients.kinesis, &world.settings.stream);
     let listed = kinesis.list_shards().stream_name(stream).send().await.unwrap();
-    let open = listed.shards().iter().filter(|shard| {
-        shard.sequence_number_range().is_some_and(|range| range.ending_sequence_number().is_none())
-    });
+    let open = listed
+        .shards()
+        .iter()
+        .filter(|shard| shard.sequence_number_range().is_some_and(|range| range.ending_sequence_number().is_none()));
     let mut open: Vec<(u128, u128, String)> = open
         .map(|shard| {
             let range = shard.hash_key_range().unwrap();

@@ -105,7 +105,7 @@ mod tests {
     fn only_what_is_open_and_not_listed_has_vanished() {
         let shards = [listed(0, &[]), listed(1, &[])];
         let ends = [(0, false), (1, true), (2, false), (3, true)].map(|(n, closed)| (id(n), end(closed)));
-        assert_eq!(vanished(&shards, &ends.into()), [id(2)]);
+        assert_eq!(vanished(&shards, &ends.into()), [id(2)].into());
     }
 
     #[test]
