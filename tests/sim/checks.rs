@@ -256,7 +256,7 @@ async fn look_at_archive(world: &World, oracle: &Oracle) {
     // What the log says was quarantined is there, from the commit on.
     let quarantined = objects(world, quarantine::PREFIX).await;
     let lives: BTreeMap<i64, _> = state.streams.iter().map(|(stream, end)| (stream.created_ms, end)).collect();
-    let lossy = world.has(Fault::Trim) || world.has(Fault::NewStream);
+    let lossy = world.may_lose();
     for (shard, sequence) in oracle.poison.iter().filter(|_| !lossy && lives.len() == 1) {
         let (shard, sequence): (ShardId, SequenceNumber) = (shard.parse().unwrap(), number(sequence));
         let read = lives.values().any(|end| end.shards.get(&shard).is_some_and(|end| end.to >= Some(sequence.clone())));
@@ -402,7 +402,7 @@ async fn is_kept_whole(world: &World, shard: &ShardId, sequence: &SequenceNumber
 /// The ranges of the log tile each shard, parents before children, and count what they hold.
 async fn tiles(world: &World, state: &State, rows: &[Row]) {
     let store = LogStore::new(world.admin.bucket.clone(), world.admin.host.clone());
-    let lossy = world.has(Fault::Trim) || world.has(Fault::NewStream);
+    let lossy = world.may_lose();
     let puts = world.network.puts();
     let mut streams: Vec<i64> = state.streams.keys().map(|stream| stream.created_ms).collect();
     streams.sort_unstable();

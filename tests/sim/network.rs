@@ -49,7 +49,7 @@ pub struct Brownout {
     pub from: u64,
     pub to: u64,
     pub service: Service,
-    /// Only requests about this: a hot item, a part of the bucket. Empty: all.
+    /// Only requests that say this: about a hot item, a part of the bucket. Empty: all.
     pub about: String,
 }
 
@@ -165,7 +165,7 @@ impl Network {
         let n = state.rng.u64(..);
         let mut strikes = |fault| *state.struck.entry(fault).or_default() += 1;
         let down = |brownout: &Brownout| {
-            let there = brownout.service == call.service && call.about.contains(&brownout.about);
+            let there = brownout.service == call.service && call.to_string().contains(&brownout.about);
             there && within((brownout.from, brownout.to))
         };
         if self.weather.brownouts.iter().any(down) {

@@ -323,7 +323,7 @@ pub fn judge(world: &World, name: &str, done: Option<&Result<Reconciled, Reconci
     };
     world.trace(format!("{name}: {:?}, {} findings", report.verdict, report.findings.len()));
     for finding in &report.findings {
-        let lossy = world.has(Fault::Trim) || world.has(Fault::NewStream);
+        let lossy = world.may_lose();
         let allowed = match finding.kind {
             Kind::Lost => lossy,
             Kind::Unbacked => lossy,

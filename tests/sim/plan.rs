@@ -141,14 +141,15 @@ impl Plan {
         let mut rng = rng(seed, "shape");
         let epoch_us = (ENDS[rng.usize(0..ENDS.len())] - rng.i64(0..86_400)) * 1_000_000;
         let long = has(Fault::Trim) || has(Fault::Ancient);
-        let span = if long { rng.u64(3 * DAY_US..20 * DAY_US) } else { rng.u64(2 * HOUR_US..2 * DAY_US) };
+        let span = if long { rng.u64(3 * DAY_US..25 * DAY_US) } else { rng.u64(2 * HOUR_US..2 * DAY_US) };
         let pauses = has(Fault::Trim);
         let archive_pause = pauses.then(|| {
             let from = rng.u64(span / 8..span / 3);
             (from, from + rng.u64(26 * HOUR_US..40 * HOUR_US))
         });
         // A run reads the whole log, so a history of many runs costs a multiple.
-        let every = span / rng.u64(8..30);
+        // Often enough that the stream keeps what it missed, also when it dies a few times.
+        let every = (span / rng.u64(8..30)).min(18 * HOUR_US);
         // A third of all histories is about cells: sealed all the time, by several writers at once.
         let cells = rng.u8(0..3) == 0;
         let (seal_at, keep_keys) = if cells { (rng.usize(3..5), 1) } else { (rng.usize(4..12), rng.usize(1..3)) };
@@ -224,13 +225,14 @@ impl Plan {
         for _ in 0..bursts {
             let at = rng.u64(0..self.end_us);
             self.bursts.push(at);
-            let count = (rng.u64(2..30) * size).div_ceil(100) as usize;
+            let most = if self.cells { 60 } else { 30 };
+            let count = (rng.u64(2..most) * size).div_ceil(100) as usize;
             if rng.u8(..) < 70 {
                 self.acts.push((at, Act::Table(table_writes(&mut rng, count, &mut made, self.epoch_us))));
                 continue;
             }
             let changes = self.changes(&mut rng, at, count, hot, &mut made);
-            let spread = if self.cells { rng.u64(1..20 * SECOND_US) } else { rng.u64(1..5 * MINUTE_US) };
+            let spread = if self.cells { rng.u64(1..40 * SECOND_US) } else { rng.u64(1..5 * MINUTE_US) };
             let mut puts: Vec<(u64, Vec<u8>, String)> = Vec::new();
             for change in &changes {
                 let when = at + rng.u64(0..spread);
@@ -271,7 +273,7 @@ impl Plan {
             1 => rng.u64(0..MINUTE_US),
             2 => rng.u64(0..6 * HOUR_US),
             // As long as the ledger remembers; where changes are ancient, longer.
-            _ if self.has(Fault::Ancient) => rng.u64(0..self.end_us),
+            _ if self.has(Fault::Ancient) => rng.u64(self.end_us / 2..self.end_us),
             _ => rng.u64(0..self.end_us.min(8 * DAY_US)),
         }
     }
@@ -320,6 +322,7 @@ impl Plan {
             0 => rng.u64(0..self.end_us),
             1 => burst + rng.u64(0..HOUR_US),
             2 => burst + rng.u64(0..6 * MINUTE_US),
+            3 if self.cells => burst + rng.u64(0..10 * SECOND_US),
             _ => burst + rng.u64(0..MINUTE_US),
         };
         near.min(self.end_us)
@@ -336,14 +339,16 @@ impl Plan {
         let down = [
             (Service::DynamoDb, ""),
             (Service::DynamoDb, "acme"),
-            (Service::DynamoDb, "recount-totals acme"),
-            (Service::DynamoDb, "globex"),
-            (Service::DynamoDb, "recount-ledger"),
+            (Service::DynamoDb, "UpdateItem recount-totals acme"),
+            (Service::DynamoDb, "UpdateItem recount-totals globex"),
+            (Service::DynamoDb, "PutItem recount-ledger"),
+            (Service::DynamoDb, "Query recount-ledger"),
             (Service::Kinesis, ""),
             (Service::S3, ""),
-            (Service::S3, "/_staging/"),
-            (Service::S3, "/events/"),
-            (Service::S3, "/_log/"),
+            (Service::S3, "PUT /_staging/"),
+            (Service::S3, "PUT /events/"),
+            (Service::S3, "PUT /_log/"),
+            (Service::S3, "DELETE"),
         ];
         if self.has(Fault::Brownout) {
             let windows: Vec<(u64, u64)> = (0..4).map(|_| window(self, 20 * MINUTE_US)).collect();
@@ -361,7 +366,7 @@ impl Plan {
     fn disturb(&mut self) {
         let mut rng = rng(self.seed, "acts");
         let span = self.end_us;
-        for _ in 0..rng.usize(2..6) {
+        for _ in 0..if self.cells { 8 } else { rng.usize(2..6) } {
             self.acts.push((self.moment(&mut rng), Act::Reconcile));
         }
         for _ in 0..rng.usize(6..14) {

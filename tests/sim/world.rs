@@ -156,6 +156,13 @@ impl World {
         self.plan.faults.contains(&fault)
     }
 
+    /// Whether the stream may have dropped what nobody had archived.
+    pub fn may_lose(&self) -> bool {
+        let kept_us = self.plan.retention_hours as u64 * HOUR_US;
+        // No compactor can die so often in a shorter history.
+        self.has(Fault::Trim) || self.has(Fault::NewStream) || self.clock.now() > 2 * kept_us
+    }
+
     /// A number from 0 to 1.
     pub fn draw(&self) -> f64 {
         self.state().rng.f64()
