@@ -3,12 +3,15 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use recount_local::demo::{DemoArgs, DemoError, demo};
+use recount_local::io;
 use recount_local::serve::{ServeArgs, ServeError, serve};
 use recount_schemas::causes;
 use recount_schemas::host::SystemHost;
 use recount_schemas::terminal::shown_message;
+use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
 /// The whole pipeline on one machine.
@@ -65,8 +68,11 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(cli: Cli) -> anyhow::Result<u8> {
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    io::runtime(Builder::new_multi_thread()).context("cannot start the runtime")?.block_on(work(cli))
+}
+
+async fn work(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
         Command::Serve(args) => {
             serve(&args, SystemHost::shared()).await?;

@@ -23,12 +23,14 @@ use recount_consumer::report::BatchReport;
 use recount_producer::relay::{Relay, RelaySettings};
 use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::{Definition, Settings};
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clients::Clients;
 use crate::engines::Engines;
 use crate::faults::{Faults, Faulty};
+use crate::io;
 use crate::mapping::streams::DynamoSource;
 use crate::mapping::{Chaos, Checkpoints, Config, Function, FunctionError, KinesisSource, Mapping, OnFailure};
 use crate::setup::{SetupError, setup};
@@ -335,7 +337,7 @@ fn own_thread<F: Future<Output = ()>>(
     make: impl FnOnce() -> F + Send + 'static,
 ) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     let (done, ended) = tokio::sync::oneshot::channel::<()>();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = io::runtime(Builder::new_current_thread())?;
     std::thread::Builder::new().name("compactor".to_owned()).spawn(move || {
         runtime.block_on(make());
         drop(done);
