@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use arrow_array::{Array, BinaryArray, StringArray};
+use aws_sdk_kinesis::operation::describe_stream_summary::DescribeStreamSummaryOutput;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt, TryStreamExt};
@@ -30,15 +31,26 @@ use crate::plan::LEDGER_DAYS;
 use crate::world::{World, now_ms};
 
 const DAY_MS: i64 = 86_400_000;
+/// By how much a clock may be off, with some to spare.
+const CLOCKS_OFF_MS: i64 = 2 * 3_600_000;
 
 /// What earlier looks saw.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// How many records had been put when the stream was made anew, each time.
     pub new_streams: Vec<usize>,
+    /// When each life of the stream began, ms since 1970.
+    pub lives: Vec<i64>,
     archived: BTreeSet<EventKey>,
     cells: BTreeMap<Cell, (u64, BTreeSet<EventKey>)>,
     progress: BTreeMap<(i64, ShardId), SequenceNumber>,
+}
+
+impl Memory {
+    /// Of a stream whose first life began then, ms since 1970.
+    pub fn new(created_ms: i64) -> Self {
+        Self { lives: vec![created_ms], ..Self::default() }
+    }
 }
 
 /// A cell at one moment.
@@ -143,12 +155,17 @@ fn number(text: &str) -> SequenceNumber {
     text.parse().unwrap()
 }
 
+/// When a stream was created, ms since 1970.
+pub fn created_ms(described: &DescribeStreamSummaryOutput) -> i64 {
+    let created = *described.stream_description_summary().unwrap().stream_creation_timestamp();
+    (created.as_secs_f64() * 1e3).round() as i64
+}
+
 /// Every record that progress has passed has its final verdict.
 async fn look_at_progress(world: &World, oracle: &Oracle, cells: &BTreeMap<Cell, Seen>) {
     let stream = &world.settings.stream;
     let described = world.clients.kinesis.describe_stream_summary().stream_name(stream).send().await.unwrap();
-    let created = *described.stream_description_summary().unwrap().stream_creation_timestamp();
-    let created_ms = (created.as_secs_f64() * 1e3).round() as i64;
+    let created_ms = created_ms(&described);
     let progress = match world.admin.progress.read(stream, created_ms).await {
         Ok(progress) => progress,
         Err(error) => return world.violated(1, format!("progress cannot be read: {error}")),
@@ -339,23 +356,30 @@ pub async fn end(world: &Arc<World>) {
     }
 }
 
-/// Whether the log says that a record may be missing.
+/// Whether the log says, as it may, that a record is missing: the stream had dropped it when the hole was found, or the
+/// stream itself was no more.
 fn is_lost(world: &World, state: &State, put: &Put, index: usize) -> bool {
     let life = life_of(world, index);
-    let mut streams: Vec<i64> = state.streams.keys().map(|stream| stream.created_ms).collect();
-    streams.sort_unstable();
-    // A life that was over before anybody read it is not in the log at all.
-    let Some(created_ms) = streams.get(life) else { return life_of(world, usize::MAX) > 0 };
-    state.lost.iter().any(|hole| {
-        hole.stream.created_ms == *created_ms
-            && hole.shard.as_str() == put.shard
+    let lives = world.memory.lock().unwrap_or_else(PoisonError::into_inner).lives.clone();
+    let mut holes = state.lost.iter().filter(|hole| hole.stream.created_ms == lives[life]);
+    if life + 1 < lives.len() {
+        // Nobody can say what a stream still held; but that it held something must be said, if it was ever read.
+        return holes.next().is_some() || !state.streams.keys().any(|stream| stream.created_ms == lives[life]);
+    }
+    let kept_ms = i64::from(world.plan.retention_hours) * 3_600_000;
+    holes.any(|hole| {
+        hole.shard.as_str() == put.shard
             && hole.lost.after.as_ref().is_none_or(|after| number(&put.sequence) > *after)
             && hole.lost.before.as_ref().is_none_or(|before| number(&put.sequence) < *before)
-    }) || (life_of(world, usize::MAX) > 0 && life < life_of(world, usize::MAX))
+            && put.arrived_us / 1_000 + kept_ms <= hole.lost.found_ms + CLOCKS_OFF_MS
+    })
 }
 
 /// Every record is a row, aside, or a duplicate of a row, or the log says that it was lost.
 async fn all_archived(world: &World, oracle: &Oracle, state: &State, rows: &[Row]) {
+    if world.has(Fault::Trim) && !state.lost.is_empty() {
+        world.note_fault(Fault::Trim);
+    }
     let keys: BTreeSet<EventKey> = rows.iter().map(|row| row.key).collect();
     let quarantined = objects(world, quarantine::PREFIX).await;
     let conflicts = objects(world, quarantine::CONFLICTS_PREFIX).await;
@@ -404,8 +428,7 @@ async fn tiles(world: &World, state: &State, rows: &[Row]) {
     let store = LogStore::new(world.admin.bucket.clone(), world.admin.host.clone());
     let lossy = world.may_lose();
     let puts = world.network.puts();
-    let mut streams: Vec<i64> = state.streams.keys().map(|stream| stream.created_ms).collect();
-    streams.sort_unstable();
+    let streams = world.memory.lock().unwrap_or_else(PoisonError::into_inner).lives.clone();
     let mut ends: BTreeMap<(i64, ShardId), (Option<SequenceNumber>, bool)> = BTreeMap::new();
     let mut in_log = 0;
     for n in 0..state.next {

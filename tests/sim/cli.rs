@@ -1,4 +1,4 @@
-//! `tests/simulate --seeds N [--from S] [--scenario NAME]`; without arguments, what `cargo test` runs.
+//! `tests/simulate --seeds N [--from S] [--scenario NAME]`; `tests/run` lives through 300.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -7,10 +7,10 @@ use std::time::Instant;
 use clap::Parser;
 
 use crate::faults::{Fault, SCENARIOS, scenario};
-use crate::runner::{Order, Tally, faults, least, live, run};
+use crate::runner::{Order, Tally, faults, hear_panics, least, live, run};
 use crate::trace::time;
 
-/// Histories of a plain test run.
+/// Histories, where no number is given.
 const HISTORIES: u64 = 300;
 /// Lines of the trace shown before a violation.
 const SHOWN: usize = 60;
@@ -48,7 +48,7 @@ struct Args {
     /// List faults and scenarios.
     #[arg(long)]
     list_scenarios: bool,
-    /// What `cargo test` passes to its own tests; not used here.
+    /// What `cargo test` may pass to every test; not used here.
     #[arg(hide = true)]
     ignored: Vec<String>,
     #[arg(long, hide = true)]
@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
         }
     };
     if std::env::var_os("RUST_BACKTRACE").is_none() {
-        std::panic::set_hook(Box::new(|_| {})); // a panic is told as the violation that it is
+        hear_panics();
     }
     let order =
         Order { from: args.from, seeds: args.seeds, faults: chosen, stop: !args.keep_going, threads: args.threads };

@@ -68,7 +68,9 @@ async fn plant(world: &World) -> BTreeSet<Cell> {
 async fn one(world: Arc<World>) {
     let process = world.process("operator");
     if !world.is_calm() && world.draw() < 0.7 {
-        process.doom(Doom::After((world.draw() * 150.0) as u64));
+        let writes = world.draw() < 0.5;
+        let n = world.draw() * if writes { 6.0 } else { 150.0 };
+        process.doom(Doom::After(n as u64), writes);
     }
     let context = parts::context(&world, &process);
     let done = process.run(repair(&context, &Scope::all(), true, &|_| {})).await;

@@ -224,6 +224,14 @@ pub struct Call {
     pub conditional: bool,
 }
 
+impl Call {
+    /// Whether it changes anything.
+    pub fn writes(&self) -> bool {
+        let of_tables = ["Put", "Update", "Delete", "BatchWrite"].iter().any(|name| self.operation.starts_with(name));
+        of_tables || matches!(self.operation.as_str(), "PUT" | "DELETE" | "POST")
+    }
+}
+
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.operation, self.about)

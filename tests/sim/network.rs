@@ -49,6 +49,8 @@ pub struct Brownout {
     pub from: u64,
     pub to: u64,
     pub service: Service,
+    /// How many of the requests fail, 0 to 1.
+    pub strength: f64,
     /// Only requests that say this: about a hot item, a part of the bucket. Empty: all.
     pub about: String,
 }
@@ -163,20 +165,20 @@ impl Network {
         let within = |(from, to): (u64, u64)| (from..to).contains(&now);
         let mut state = self.state();
         let n = state.rng.u64(..);
-        let mut strikes = |fault| *state.struck.entry(fault).or_default() += 1;
         let down = |brownout: &Brownout| {
             let there = brownout.service == call.service && call.to_string().contains(&brownout.about);
             there && within((brownout.from, brownout.to))
         };
-        if self.weather.brownouts.iter().any(down) {
-            strikes(Fault::Brownout);
+        let strength = self.weather.brownouts.iter().filter(|b| down(b)).map(|b| b.strength).fold(0.0, f64::max);
+        if strength > 0.0 && state.rng.f64() < strength {
+            *state.struck.entry(Fault::Brownout).or_default() += 1;
             return Fate::Refuse(faults::throttled(call.service, n));
         }
         let aside = call.service == Service::S3
             && call.operation == "PUT"
             && (call.about.contains("/quarantine/") || call.about.contains("/conflicts/"));
         if aside && self.weather.quarantine_down.iter().any(|window| within(*window)) {
-            strikes(Fault::QuarantineDown);
+            *state.struck.entry(Fault::QuarantineDown).or_default() += 1;
             return Fate::Refuse(faults::failed(call.service, n));
         }
         // There are few puts that must not replace anything, and much depends on them.
@@ -226,8 +228,8 @@ impl Network {
     }
 
     async fn send(self: Arc<Self>, from: Arc<Process>, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-        let doom = from.sends();
         let (call, body) = read(&request);
+        let doom = from.sends(call.writes());
         let n = {
             let mut state = self.state();
             state.requests += 1;

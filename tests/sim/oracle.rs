@@ -1,5 +1,5 @@
 //! The oracle: what the records of the stream come to, worked out the slow and obvious way. It shares no code with the
-//! parts, but for the names of things: event keys, cells.
+//! parts, but for the vocabulary: event keys, their lanes, cells.
 
 use std::collections::{BTreeMap, BTreeSet};
 

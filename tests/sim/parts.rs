@@ -129,8 +129,9 @@ impl Lambda {
         }
         if world.draw() < risk.dies {
             world.note_fault(if self.role == Role::Consumer { Fault::ConsumerDies } else { Fault::RelayDies });
-            let n = (world.draw() * 14.0) as u64;
-            process.doom(if world.draw() < 0.5 { Doom::Before(n) } else { Doom::After(n) });
+            let writes = world.draw() < 0.5;
+            let n = (world.draw() * if writes { 6.0 } else { 14.0 }) as u64;
+            process.doom(if world.draw() < 0.5 { Doom::Before(n) } else { Doom::After(n) }, writes);
         }
         world.maybe_freeze(process, risk.freezes, Duration::from_secs(2), 20 * MINUTE_US);
     }
@@ -264,8 +265,10 @@ async fn run_compactor(world: &Arc<World>) {
     let risk = world.plan.compactor;
     if !world.is_calm() && world.draw() < risk.dies {
         world.note_fault(Fault::CompactorDies);
-        let n = (world.draw() * 40.0) as u64;
-        process.doom(if world.draw() < 0.5 { Doom::Before(n) } else { Doom::After(n) });
+        // Most of what it asks is reading; what matters is mostly where it writes.
+        let writes = world.draw() < 0.6;
+        let n = (world.draw() * if writes { 10.0 } else { 40.0 }) as u64;
+        process.doom(if world.draw() < 0.5 { Doom::Before(n) } else { Doom::After(n) }, writes);
     }
     world.maybe_freeze(&process, risk.freezes, Duration::from_secs(20), 180 * MINUTE_US);
     let done = archive(world, &process).await;
@@ -300,7 +303,7 @@ pub async fn operator(world: Arc<World>) {
     let process = world.process("operator");
     if !world.is_calm() && world.draw() < world.plan.operator.dies {
         world.note_fault(Fault::OperatorDies);
-        process.doom(Doom::After((world.draw() * 60.0) as u64));
+        process.doom(Doom::After((world.draw() * 60.0) as u64), false);
     }
     world.maybe_freeze(&process, world.plan.operator.freezes, Duration::from_secs(20), 60 * MINUTE_US);
     let context = context(&world, &process);

@@ -343,6 +343,8 @@ impl Plan {
             (Service::DynamoDb, "UpdateItem recount-totals globex"),
             (Service::DynamoDb, "PutItem recount-ledger"),
             (Service::DynamoDb, "Query recount-ledger"),
+            (Service::DynamoDb, "Query recount-progress"),
+            (Service::DynamoDb, "GetItem recount-totals"),
             (Service::Kinesis, ""),
             (Service::S3, ""),
             (Service::S3, "PUT /_staging/"),
@@ -351,10 +353,14 @@ impl Plan {
             (Service::S3, "DELETE"),
         ];
         if self.has(Fault::Brownout) {
-            let windows: Vec<(u64, u64)> = (0..4).map(|_| window(self, 20 * MINUTE_US)).collect();
+            // Many short ones let one request wait while others go on.
+            let (count, longest) = if self.cells { (12, 2 * MINUTE_US) } else { (4, 20 * MINUTE_US) };
+            let windows: Vec<(u64, u64)> = (0..count).map(|_| window(self, longest)).collect();
             for (from, to) in windows {
-                let (service, about) = down[sub(self.seed, from).usize(0..down.len())];
-                self.weather.brownouts.push(Brownout { from, to, service, about: about.to_owned() });
+                let mut rng = sub(self.seed, from);
+                let (service, about) = down[rng.usize(0..down.len())];
+                let strength = [1.0, 0.8, 0.6][rng.usize(0..3)];
+                self.weather.brownouts.push(Brownout { from, to, service, strength, about: about.to_owned() });
             }
         }
         if self.has(Fault::QuarantineDown) {

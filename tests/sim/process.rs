@@ -78,7 +78,7 @@ impl AsyncSleep for SdkTime {
     }
 }
 
-/// At which of its requests a process dies.
+/// At which of its requests, or of those among them that write, a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doom {
     /// When it is about to send it.
@@ -100,7 +100,9 @@ struct State {
     dead: bool,
     frozen_until: u64,
     sent: u64,
-    doom: Option<Doom>,
+    written: u64,
+    /// And whether only requests that write are counted.
+    doom: Option<(Doom, bool)>,
     waker: Option<Waker>,
 }
 
@@ -124,31 +126,38 @@ impl Process {
         }
     }
 
-    /// Dies at one of its next requests, counted from 0.
-    pub fn doom(&self, doom: Doom) {
+    /// Dies at one of its next requests, counted from 0; `writes`: of those that write.
+    pub fn doom(&self, doom: Doom, writes: bool) {
         let mut state = self.state();
-        let sent = state.sent;
-        state.doom = Some(match doom {
-            Doom::Before(n) => Doom::Before(sent + n),
-            Doom::After(n) => Doom::After(sent + n),
-        });
+        let before = if writes { state.written } else { state.sent };
+        let doom = match doom {
+            Doom::Before(n) => Doom::Before(before + n),
+            Doom::After(n) => Doom::After(before + n),
+        };
+        state.doom = Some((doom, writes));
     }
 
     /// Stands still from now on. `monotonic`: whether its monotonic clock does, too.
     pub fn freeze(&self, duration: Duration, monotonic: bool) {
-        let us = duration.as_micros() as u64;
-        self.state().frozen_until = self.machine.clock.now() + us;
+        let (now, us) = (self.machine.clock.now(), duration.as_micros() as u64);
+        let mut state = self.state();
+        // Who stands still already stands still for longer, if at all.
+        let begins = state.frozen_until.max(now);
+        state.frozen_until = begins.max(now + us);
         if monotonic {
-            self.machine.stood_us.fetch_add(us, Ordering::Relaxed);
+            self.machine.stood_us.fetch_add(state.frozen_until - begins, Ordering::Relaxed);
         }
     }
 
     /// Counts a request. What the process is to suffer at it.
-    pub fn sends(&self) -> Option<Doom> {
+    pub fn sends(&self, writes: bool) -> Option<Doom> {
         let mut state = self.state();
-        let n = state.sent;
+        let (sent, written) = (state.sent, state.written);
         state.sent += 1;
-        state.doom.filter(|doom| matches!(doom, Doom::Before(at) | Doom::After(at) if *at == n))
+        state.written += u64::from(writes);
+        let (doom, of_writes) = state.doom.filter(|(_, of_writes)| writes || !of_writes)?;
+        let n = if of_writes { written } else { sent };
+        matches!(doom, Doom::Before(at) | Doom::After(at) if at == n).then_some(doom)
     }
 
     /// Runs `work` in this process; `None` if it died. One piece of work at a time.

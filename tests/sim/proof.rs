@@ -21,7 +21,9 @@ fn meant(bug: Bug) -> &'static str {
         Bug::FlipIgnoresEpoch | Bug::FlipBeforePage | Bug::PageNamesCollide => {
             "latency,late-request,consumer-dies,two-consumers,redelivery,late"
         }
-        Bug::ExactUpdateIgnoresSize | Bug::ExactUpdateIgnoresEpoch => "latency,lost-answer,two-consumers,redelivery",
+        Bug::ExactUpdateIgnoresSize | Bug::ExactUpdateIgnoresEpoch => {
+            "latency,lost-answer,late-request,two-consumers,redelivery,brownout"
+        }
         Bug::SealedGoesBack | Bug::SealedIsNotRaised => "late,redelivery,duplicate",
         Bug::TooOldIsCounted => "ancient,redelivery,duplicate",
         Bug::FailedCellIsDone | Bug::ReportsHighestFailed | Bug::ReportsNoFailure | Bug::ProgressPassesAFailure => {
@@ -39,7 +41,7 @@ fn meant(bug: Bug) -> &'static str {
         Bug::DedupesOnlyWithinACommit | Bug::DedupesOnlyOneMonth | Bug::TallySkipsDuplicates => "duplicate,late",
         Bug::ConflictIsADuplicate => "variant",
         Bug::LostRangeIsWhole => "trim",
-        Bug::PageOfTheSameEpochCounts | Bug::ProgressAfterCells => "latency,redelivery",
+        Bug::PageOfTheSameEpochCounts | Bug::ProgressAfterCells => "latency,redelivery,brownout,two-consumers",
         Bug::RepairIgnoresSeen => "damage,latency,lost-answer,late-request",
         _ => "latency,redelivery,duplicate",
     }
@@ -91,7 +93,8 @@ fn find_one(bug: Bug, from: u64, seeds: u64) -> Found {
             0 => meant(bug).split(',').filter_map(scenario).flatten().collect(),
             _ => draw_faults(seed),
         };
-        let first = bugs::within(bug, || live(seed, &faults, 100)).violations.into_iter().next();
+        let violations = bugs::within(bug, || live(seed, &faults, 100)).violations;
+        let first = violations.into_iter().find(|violation| bug.invariants().contains(&violation.invariant));
         // It is the bug that was found only if the same history without it is well.
         if let Some(violation) = first.filter(|_| live(seed, &faults, 100).violations.is_empty()) {
             return Found { bug, seeds: Some(tried + 1), invariant: violation.invariant, what: violation.what };

@@ -1,5 +1,6 @@
 //! Many histories, on all cores; of one that fails, the least that still does.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -39,8 +40,27 @@ pub struct Tally {
     pub failures: Vec<Failure>,
 }
 
-/// Lives through the history of a seed; a panic of a part is a violation as any other.
+thread_local! {
+    /// What panicked in the history of this thread: the runtime itself forgets the panics of tasks.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps what panics say, for [`live`], instead of printing it.
+pub fn hear_panics() {
+    std::panic::set_hook(Box::new(|panic| PANICS.with(|panics| panics.borrow_mut().push(panic.to_string()))));
+}
+
+/// Lives through the history of a seed; a panic, in whatever task, is a violation as any other.
 pub fn live(seed: u64, faults: &BTreeSet<Fault>, size: u64) -> Outcome {
+    PANICS.with(|panics| panics.borrow_mut().clear());
+    let mut outcome = live_unheard(seed, faults, size);
+    let heard = PANICS.with(RefCell::take);
+    let heard = heard.into_iter().map(|text| Violation { invariant: 0, at_us: 0, what: format!("a panic: {text}") });
+    outcome.violations.extend(heard);
+    outcome
+}
+
+fn live_unheard(seed: u64, faults: &BTreeSet<Fault>, size: u64) -> Outcome {
     let plan = Plan::draw(seed, faults, size);
     catch_unwind(AssertUnwindSafe(|| history(plan))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -103,17 +123,19 @@ pub fn least(seed: u64, all: &BTreeSet<Fault>) -> (BTreeSet<Fault>, u64, Outcome
     let mut faults = all.clone();
     let mut size = 100;
     let mut outcome = live(seed, &faults, size);
+    let broken = outcome.violations.first().map(|violation| violation.invariant);
+    let same = |tried: &Outcome| tried.violations.iter().any(|violation| Some(violation.invariant) == broken);
     for fault in all {
         let mut fewer = faults.clone();
         fewer.remove(fault);
         let tried = live(seed, &fewer, size);
-        if !tried.violations.is_empty() {
+        if same(&tried) {
             (faults, outcome) = (fewer, tried);
         }
     }
     for smaller in [5, 10, 20, 40, 70] {
         let tried = live(seed, &faults, smaller);
-        if !tried.violations.is_empty() {
+        if same(&tried) {
             (size, outcome) = (smaller, tried);
             break;
         }

@@ -129,6 +129,7 @@ impl World {
         let clients = Clients::new(&admin);
         setup(&clients, &definition, &settings, plan.shards).await.unwrap();
         keep_for(&clients, &settings.stream, plan.retention_hours).await;
+        let created_ms = life(&clients, &settings.stream).await;
         let context = Context::new(&admin, settings.clone(), definition.clone(), aws.clone());
         let state = State { rng: rng(plan.seed, "world"), skew_us: 0, machines: Vec::new(), violations: Vec::new() };
         Arc::new(Self {
@@ -139,7 +140,7 @@ impl World {
             definition: Arc::new(definition),
             admin: context,
             clients,
-            memory: Mutex::default(),
+            memory: Mutex::new(checks::Memory::new(created_ms)),
             region,
             calm: AtomicBool::new(false),
             made: AtomicU64::new(0),
@@ -237,6 +238,11 @@ impl World {
     pub fn oracle(&self) -> Oracle {
         Oracle::new(&self.network.puts(), self.plan.net, self.plan.lanes)
     }
+}
+
+/// When the stream that is there now was created, ms since 1970.
+async fn life(clients: &Clients, stream: &str) -> i64 {
+    checks::created_ms(&clients.kinesis.describe_stream_summary().stream_name(stream).send().await.unwrap())
 }
 
 async fn keep_for(clients: &Clients, stream: &str, hours: i32) {
@@ -428,7 +434,10 @@ async fn new_stream(world: &World) {
     kinesis.delete_stream().stream_name(stream).send().await.unwrap();
     kinesis.create_stream().stream_name(stream).shard_count(world.plan.shards).send().await.unwrap();
     keep_for(&world.clients, stream, world.plan.retention_hours).await;
-    world.memory.lock().unwrap_or_else(PoisonError::into_inner).new_streams.push(world.network.puts().len());
+    let created_ms = life(&world.clients, stream).await;
+    let mut memory = world.memory.lock().unwrap_or_else(PoisonError::into_inner);
+    memory.new_streams.push(world.network.puts().len());
+    memory.lives.push(created_ms);
 }
 
 /// Parts with another definition must refuse to work, and change nothing.
