@@ -140,7 +140,7 @@ fn ranges(state: &State, entry: &Entry) -> Result<(), String> {
         }
         continues(range, known.and_then(|shards| shards.get(shard)))?;
         for parent in &range.parents {
-            // A parent that nobody ever read had expired before the archive began: nothing can be said of it.
+            // A parent that is in no entry is one that logs of earlier versions did not name: it had expired before anybody read it.
             let closed = here.get(parent).copied().or_else(|| known?.get(parent).map(|end| end.closed));
             if closed == Some(false) && !bugs::on(Bug::ChildrenBeforeParents) {
                 return Err(format!("shard {shard} is read before its parent {parent} is closed"));
