@@ -197,10 +197,36 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_behind_the_end_is_none() {
+        for from in [5, 6] {
+            assert_eq!(after(5, 0, &Outcome::Partial { from }, &config(false, Some(0))), Next::Advance);
+        }
+    }
+
+    #[test]
+    fn a_batch_is_split_until_its_records_are_alone() {
+        assert_eq!(after(2, 0, &failed(), &config(true, Some(0))), Next::Split { at: 1, retries: 0 });
+        assert_eq!(after(9, 3, &failed(), &config(true, Some(0))), Next::Split { at: 4, retries: 3 });
+    }
+
+    #[test]
+    fn the_destination_is_told_why() {
+        let words = [
+            Condition::RetryAttemptsExhausted,
+            Condition::RecordAgeExceeded,
+            Condition::RecordExpired,
+            Condition::PayloadTooLarge,
+        ];
+        let expected = ["RetryAttemptsExhausted", "RecordAgeExceeded", "RecordExpired", "PayloadTooLarge"];
+        assert_eq!(words.map(Condition::as_str), expected);
+    }
+
+    #[test]
     fn records_above_the_maximum_age_are_given_up_from_the_front() {
         let config = Config { max_record_age: Some(Duration::from_secs(60)), ..Config::default() };
         let arrivals = || [0, 1, 40_000].into_iter();
         assert_eq!(too_old(arrivals(), &config, 60_001, i64::MIN), Some((1, Condition::RecordAgeExceeded)));
+        assert_eq!(too_old(arrivals(), &config, 60_000, i64::MIN), None, "just the maximum age");
         assert_eq!(too_old(arrivals(), &Config::default(), i64::MAX, i64::MIN), None);
     }
 

@@ -65,8 +65,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn whole_batch_failed(answer: &str) {
-        assert!(matches!(read(answer), Outcome::Failed { .. }), "{answer}");
+    fn whole_batch_failed(answer: &str, because: &str) {
+        assert_eq!(read(answer), Outcome::Failed { why: because.to_owned() }, "{answer}");
     }
 
     #[test]
@@ -84,30 +84,42 @@ mod tests {
 
     #[test]
     fn an_empty_identifier_fails_the_whole_batch() {
-        whole_batch_failed(r#"{"batchItemFailures":[{"itemIdentifier":""}]}"#);
+        whole_batch_failed(
+            r#"{"batchItemFailures":[{"itemIdentifier":""}]}"#,
+            "an itemIdentifier is missing, null or empty",
+        );
     }
 
     #[test]
     fn a_null_identifier_fails_the_whole_batch() {
-        whole_batch_failed(r#"{"batchItemFailures":[{"itemIdentifier":null}]}"#);
+        whole_batch_failed(
+            r#"{"batchItemFailures":[{"itemIdentifier":null}]}"#,
+            "an itemIdentifier is missing, null or empty",
+        );
     }
 
     #[test]
     fn a_wrong_key_name_fails_the_whole_batch() {
-        whole_batch_failed(r#"{"batchItemFailures":[{"itemIdentifer":"20"}]}"#);
-        whole_batch_failed(r#"{"batchItemFailures":["20"]}"#);
+        whole_batch_failed(
+            r#"{"batchItemFailures":[{"itemIdentifer":"20"}]}"#,
+            "an itemIdentifier is missing, null or empty",
+        );
+        whole_batch_failed(r#"{"batchItemFailures":["20"]}"#, "an itemIdentifier is missing, null or empty");
     }
 
     #[test]
     fn an_identifier_from_outside_the_batch_fails_the_whole_batch() {
-        whole_batch_failed(r#"{"batchItemFailures":[{"itemIdentifier":"20"},{"itemIdentifier":"40"}]}"#);
+        let answer = r#"{"batchItemFailures":[{"itemIdentifier":"20"},{"itemIdentifier":"40"}]}"#;
+        whole_batch_failed(answer, "an itemIdentifier is not of this batch");
     }
 
     #[test]
     fn an_answer_of_another_shape_fails_the_whole_batch() {
-        for answer in ["nonsense", "\"ok\"", "7", "[]", r#"{"batchItemFailures":7}"#] {
-            whole_batch_failed(answer);
+        whole_batch_failed("nonsense", "the answer is not JSON");
+        for answer in ["\"ok\"", "7", "[]"] {
+            whole_batch_failed(answer, "the answer is not an object");
         }
+        whole_batch_failed(r#"{"batchItemFailures":7}"#, "batchItemFailures is not a list");
     }
 
     #[test]
