@@ -140,10 +140,7 @@ impl Rows {
         match &self.groups {
             Groups::Plain(values) => text(values, i),
             Groups::Dictionary(codes, values) => {
-                if codes.is_null(i) {
-                    return None;
-                }
-                let code = codes.keys().values().get(i)?;
+                let code = codes.keys().values().get(i).filter(|_| codes.is_valid(i))?;
                 text(values, usize::try_from(*code).ok()?)
             }
         }
@@ -257,3 +254,7 @@ fn text(array: &StringArray, i: usize) -> Option<&str> {
 fn bytes(array: &BinaryArray, i: usize) -> Option<&[u8]> {
     (i < array.len() && array.is_valid(i)).then(|| array.value(i))
 }
+
+#[cfg(test)]
+#[path = "columns_tests.rs"]
+mod tests;

@@ -112,3 +112,7 @@ impl Merged {
         Ok(Some(row))
     }
 }
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

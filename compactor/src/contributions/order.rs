@@ -11,14 +11,19 @@ const MONTH: usize = 7;
 /// The beginning of a key: the month and the group.
 pub fn unit(month: Month, group: &Group) -> Vec<u8> {
     let mut bytes = month.to_string().into_bytes();
-    for byte in group.as_str().bytes() {
-        bytes.push(byte);
-        if byte == 0 {
-            bytes.push(0xff);
-        }
-    }
+    push_text(&mut bytes, group.as_str());
     bytes.extend([0, 0]);
     bytes
+}
+
+/// Appends a text so that what is closed by 0 0 compares as the texts do.
+pub fn push_text(to: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        to.push(byte);
+        if byte == 0 {
+            to.push(0xff);
+        }
+    }
 }
 
 /// Takes the month and the group off a key; what is left follows.

@@ -12,6 +12,7 @@ use recount_schemas::{Cell, Delta, EventKey, Group, Month};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::contributions::order;
 use crate::usage::{Totalled, UsageError};
 
 /// Most repeated events that are named.
@@ -55,7 +56,10 @@ pub struct Fold {
     totals: Totalled,
     /// The sum of a run of rows of one cell, so that a run costs one look-up.
     run: Option<(Group, Month, Delta)>,
-    last: Option<(Option<Arc<str>>, EventKey)>,
+    /// The group of the row before.
+    group: Option<Arc<str>>,
+    /// The key of the row before, in the same month.
+    before: Option<EventKey>,
     contents: Vec<[u8; 16]>,
     repeated: u64,
     repeated_events: Vec<Repeated>,
@@ -83,7 +87,8 @@ impl Fold {
             month: None,
             totals: Totalled::default(),
             run: None,
-            last: None,
+            group: None,
+            before: None,
             contents: Vec::new(),
             repeated: 0,
             repeated_events: Vec::new(),
@@ -94,14 +99,14 @@ impl Fold {
     /// The rows of this month follow.
     pub fn begin(&mut self, month: Month) {
         self.month = Some(month);
-        self.last = None;
+        self.before = None;
         self.contents.clear();
     }
 
     /// Takes one row.
     pub fn row(&mut self, row: &FoldRow<'_>) -> Result<(), UsageError> {
-        let same_group = self.last.as_ref().is_some_and(|(group, _)| group.as_deref() == row.group);
-        let before = self.last.as_ref().map(|(_, key)| *key).filter(|_| same_group);
+        let same_group = self.group.as_deref() == row.group;
+        let before = self.before.filter(|_| same_group);
         if before == Some(row.key) {
             self.repeat(row);
             return Ok(());
@@ -115,10 +120,10 @@ impl Fold {
                 self.contents.push(content);
             }
         }
-        match &mut self.last {
-            Some((_, key)) if same_group => *key = row.key,
-            last => *last = Some((row.group.map(Arc::from), row.key)),
+        if !same_group {
+            self.group = row.group.map(Arc::from);
         }
+        self.before = Some(row.key);
         for (cell, delta) in row.contributions {
             self.add(cell, delta)?;
         }
@@ -197,12 +202,7 @@ pub fn encode(row: &FoldRow<'_>) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut bytes = Vec::with_capacity(32);
     if let Some(group) = row.group {
         bytes.push(1);
-        for byte in group.bytes() {
-            bytes.push(byte);
-            if byte == 0 {
-                bytes.push(0xff);
-            }
-        }
+        order::push_text(&mut bytes, group);
     }
     bytes.extend([0, 0]);
     bytes.extend(row.key.as_bytes());
@@ -218,3 +218,7 @@ pub fn decode(key: &[u8], value: &[u8]) -> io::Result<OwnedRow> {
     let (group, content, file, contributions): Value = serde_json::from_slice(value).map_err(io::Error::other)?;
     Ok(OwnedRow { group, key, content, file: file.into(), contributions: SmallVec::from_vec(contributions) })
 }
+
+#[cfg(test)]
+#[path = "fold_tests.rs"]
+mod tests;

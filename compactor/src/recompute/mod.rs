@@ -169,4 +169,4 @@ async fn fold_month<O: Objects>(
 
 #[cfg(test)]
 #[path = "recompute_tests.rs"]
-mod tests;
+pub(crate) mod tests;

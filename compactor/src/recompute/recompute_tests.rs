@@ -12,7 +12,7 @@ use recount_schemas::{Cell, Delta};
 use std::collections::BTreeMap;
 
 /// A bucket with one file of each list of rows, and the log's state for it. Rows of one list have one month.
-async fn archive(definition: &Definition, files: Vec<Vec<ArchivedRow>>) -> (Memory, State) {
+pub(crate) async fn archive(definition: &Definition, files: Vec<Vec<ArchivedRow>>) -> (Memory, State) {
     let (bucket, mut state) = (Memory::new(), State::default());
     for (i, rows) in files.into_iter().enumerate() {
         let month = rows[0].month;
@@ -103,7 +103,7 @@ async fn rows_of_another_definition_are_refused() {
 }
 
 /// A change of an item between states of (group, month, bytes), as a record.
-fn record(n: i64, old: ItemState, new: ItemState, table: &str, ttl: bool) -> String {
+pub(crate) fn record(n: i64, old: ItemState, new: ItemState, table: &str, ttl: bool) -> String {
     let image = |name: &str, state: ItemState| {
         state.map_or_else(String::new, |(group, month, bytes)| {
             format!(
@@ -127,7 +127,7 @@ fn record(n: i64, old: ItemState, new: ItemState, table: &str, ttl: bool) -> Str
 }
 
 /// An item's group, month and bytes.
-type ItemState = Option<(u8, u8, i64)>;
+pub(crate) type ItemState = Option<(u8, u8, i64)>;
 
 fn states() -> impl Strategy<Value = (ItemState, ItemState)> {
     let state = || (0u8..3, 0u8..3, -9i64..9);

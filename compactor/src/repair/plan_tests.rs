@@ -205,3 +205,50 @@ fn what_repair_cannot_do_makes_no_plan() {
     found.outcome.findings[0].kind = Kind::Missing;
     assert!(!Plan::make(&definition(), &[found]).is_empty());
 }
+
+#[test]
+fn each_thing_to_do_is_enough_for_a_plan() {
+    let whole = found();
+    let findings = |kinds: &[Kind]| -> Vec<Finding> {
+        let finding = |kind: &Kind| Finding { kind: *kind, ..whole.outcome.findings[0].clone() };
+        kinds.iter().map(finding).collect()
+    };
+    let to = Raise { epoch: 6, sealed: EventKey::MAX };
+    for (correction, kinds, raise, expected) in [
+        (delta(0, 0), vec![], None, None),
+        (delta(1, 0), vec![], None, Some((0, 0, 0))),
+        (delta(0, 1), vec![], None, Some((0, 0, 0))),
+        (delta(0, 0), vec![Kind::Missing], None, Some((1, 0, 0))),
+        (delta(0, 0), vec![Kind::Unbacked], None, Some((0, 1, 0))),
+        (delta(0, 0), vec![Kind::WrongCell, Kind::Conflicting], None, Some((0, 2, 0))),
+        (delta(0, 0), vec![Kind::TooOld], None, Some((0, 0, 1))),
+        (delta(0, 0), vec![], Some(to.clone()), Some((0, 0, 0))),
+        (delta(0, 0), vec![Kind::Quarantined, Kind::Damaged], None, None),
+    ] {
+        let mut found = found();
+        found.outcome.correction = correction.clone();
+        found.outcome.findings = findings(&kinds);
+        found.raise = raise.clone();
+        let plan = Plan::make(&definition(), &[found]);
+        let done = plan.cells.first().map(|cell| (cell.missing.len(), cell.void.len(), cell.settled.len()));
+        assert_eq!(done, expected, "{correction:?} {kinds:?} {raise:?}");
+        assert_eq!(
+            plan.cells.first().map(|cell| (&cell.add, cell.raise.is_some())),
+            expected.map(|_| (&correction, raise.is_some()))
+        );
+    }
+}
+
+#[test]
+fn a_plan_for_all_that_one_comparison_names_can_be_read_again() {
+    use crate::reconcile::join::{MAX_CELLS_FOUND, MAX_NAMED_IN_ALL};
+    let size = |found: &[Found]| Plan::make(&definition(), found).to_bytes().unwrap().len();
+    let mut one = found();
+    one.outcome.cell.group = "g".repeat(500).parse().unwrap();
+    one.outcome.findings.retain(|finding| finding.kind == Kind::Missing);
+    let mut two = one.clone();
+    let events = &mut two.outcome.findings[0].events;
+    events.push(events[0].clone());
+    let (cell, event) = (size(&[one.clone(), one.clone()]) - size(&[one.clone()]), size(&[two]) - size(&[one]));
+    assert!((cell * MAX_CELLS_FOUND + event * MAX_NAMED_IN_ALL) as u64 <= MAX_BYTES);
+}

@@ -122,16 +122,24 @@ fn pages<O: Objects>(
     let least = statistics.data_page_mins(index.as_ref(), [&group]).map_err(failed)?;
     let greatest = statistics.data_page_maxes(index.as_ref(), [&group]).map_err(failed)?;
     let starts: Vec<usize> = locations.iter().map(|at| usize::try_from(at.first_row_index).unwrap_or(0)).collect();
-    let ends = starts.iter().skip(1).copied().chain([rows]);
-    let mut pages = Vec::with_capacity(starts.len());
-    for (at, (start, end)) in starts.iter().copied().zip(ends).enumerate() {
-        if start > end || end > rows {
-            return Err(opened.damaged("has a page index that does not fit its rows"));
-        }
+    let ranges = page_rows(&starts, rows);
+    let ranges = ranges.ok_or_else(|| opened.damaged("has a page index that does not fit its rows"))?;
+    let page = |(at, rows)| {
         let owned = |array: &ArrayRef| bound(array, at).map(<[u8]>::to_vec);
-        pages.push(Page { rows: start..end, least: owned(&least), greatest: owned(&greatest) });
+        Page { rows, least: owned(&least), greatest: owned(&greatest) }
+    };
+    Ok(ranges.into_iter().enumerate().map(page).collect())
+}
+
+/// The rows of pages that begin at `starts`, in a row group of `rows`; `None` where they leave rows out, do not rise, or go
+/// beyond it.
+fn page_rows(starts: &[usize], rows: usize) -> Option<Vec<Range<usize>>> {
+    if starts.first() != Some(&0) {
+        return None;
     }
-    Ok(pages)
+    let ends = starts.iter().skip(1).copied().chain([rows]);
+    let pages = starts.iter().copied().zip(ends).map(|(start, end)| (start <= end).then_some(start..end));
+    pages.collect()
 }
 
 /// A bound out of the statistics, where there is one.

@@ -157,3 +157,118 @@ async fn a_dictionary_is_no_way_around_the_bounds() {
     let refused = read.unwrap_err().to_string();
     assert!(refused.contains("as texts 419430400"), "{refused}");
 }
+
+#[test]
+fn a_key_may_be_between_bounds_that_a_writer_cut_short() {
+    let key = |first: u8, rest: u8| {
+        let mut bytes = [rest; EventKey::LEN];
+        bytes[0] = first;
+        EventKey::from_bytes(bytes)
+    };
+    let five = key(5, 7);
+    let keys = BTreeSet::from([five]);
+    let (below, exact, above) = (key(5, 6), *five.as_bytes(), key(5, 8));
+    for (least, greatest, expected) in [
+        (None, None, true),
+        (Some(&exact[..]), Some(&exact[..]), true),
+        (Some(below.as_bytes()), Some(above.as_bytes()), true),
+        (Some(above.as_bytes()), None, false),
+        (None, Some(below.as_bytes()), false),
+        // The first byte of a bound says no more than that.
+        (Some(&[5][..]), Some(&[5][..]), true),
+        (Some(&[6][..]), None, false),
+        (None, Some(&[4][..]), false),
+        // No writer makes such bounds, and nothing lies between them.
+        (Some(above.as_bytes()), Some(below.as_bytes()), false),
+    ] {
+        assert_eq!(may_hold(&keys, least, greatest), expected, "{least:?} to {greatest:?}");
+    }
+}
+
+#[test]
+fn pages_cover_their_row_group_or_are_damage() {
+    assert_eq!(page_rows(&[0, 4, 4, 9], 10), Some(vec![0..4, 4..4, 4..9, 9..10]));
+    assert_eq!(page_rows(&[0, 10], 10), Some(vec![0..10, 10..10]));
+    for damaged in [&[][..], &[1], &[0, 5, 4], &[0, 11]] {
+        assert_eq!(page_rows(damaged, 10), None, "{damaged:?}");
+    }
+}
+
+#[test]
+fn a_bound_is_there_or_not() {
+    let bounds: ArrayRef = std::sync::Arc::new(arrow_array::BinaryArray::from_opt_vec(vec![Some(b"a"), None]));
+    assert_eq!([0, 1, 2].map(|at| bound(&bounds, at)), [Some(&b"a"[..]), None, None]);
+    let other: ArrayRef = std::sync::Arc::new(arrow_array::Int64Array::from(vec![1]));
+    assert_eq!(bound(&other, 0), None);
+}
+
+#[test]
+fn a_row_without_its_key_or_its_hash_is_damage() {
+    let read = |key: &[u8], content: Option<&[u8]>| {
+        let column = |value| std::sync::Arc::new(arrow_array::BinaryArray::from_opt_vec(vec![value])) as ArrayRef;
+        let batch = [(EVENT_KEY, column(Some(key)), true), (CONTENT_HASH, column(content), true)];
+        keys_of("f", &RecordBatch::try_from_iter_with_nullable(batch).unwrap())
+    };
+    assert_eq!(read(&[1; 16], Some(&[2; 16])).unwrap(), [(EventKey::from_bytes([1; 16]), [2; 16])]);
+    for (key, content) in [(&[1; 15][..], Some(&[2; 16][..])), (&[1; 16], Some(&[2; 17])), (&[1; 16], None)] {
+        let refused = read(key, content).unwrap_err().to_string();
+        assert!(refused.contains("not 16 bytes"), "{refused}");
+    }
+    let batch = [(EVENT_KEY, std::sync::Arc::new(arrow_array::Int64Array::from(vec![1])) as ArrayRef)];
+    let refused = keys_of("f", &RecordBatch::try_from_iter(batch).unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("another type"), "{refused}");
+}
+
+#[tokio::test]
+async fn keys_are_found_in_each_row_group_and_the_others_are_not_read() {
+    use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+    let key = |i: u32| EventKey::from_bytes((u128::from(i) << 8).to_be_bytes());
+    let column =
+        |bytes: Vec<[u8; 16]>| std::sync::Arc::new(arrow_array::BinaryArray::from_iter_values(bytes)) as ArrayRef;
+    let batch = RecordBatch::try_from_iter([
+        (EVENT_KEY, column((0..90).map(|i| *key(i).as_bytes()).collect())),
+        (CONTENT_HASH, column((0..90).map(|i| [i; 16]).collect())),
+    ])
+    .unwrap();
+    for statistics in [EnabledStatistics::Page, EnabledStatistics::Chunk] {
+        let said = parquet::file::metadata::KeyValue::new(crate::rows::metadata::FORMAT.to_owned(), "1".to_owned());
+        let properties = WriterProperties::builder()
+            .set_key_value_metadata(Some(vec![said]))
+            .set_max_row_group_row_count(Some(30))
+            .set_data_page_row_count_limit(10)
+            .set_write_batch_size(10)
+            .set_statistics_enabled(statistics)
+            .set_offset_index_disabled(statistics == EnabledStatistics::Chunk)
+            .build();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        let bytes = writer.into_inner().unwrap();
+        let objects = Memory::new();
+        let (mut added, _) = file(&objects, 10).await;
+        (added.bytes, added.rows, added.first_key, added.last_key) = (bytes.len() as u64, 90, key(0), key(89));
+        objects.put(&added.source, bytes.into()).await.unwrap();
+        let opened = Opened::new(&objects, &added, PageIndexPolicy::Optional).await.unwrap();
+        // Places of keys; the row groups with them; how many rows are read, by pages of ten or by row groups of thirty.
+        for (places, row_groups, pages) in [
+            (vec![45], vec![1], 1),
+            (vec![0, 29], vec![0], 2),
+            (vec![35, 89], vec![1, 2], 2),
+            (vec![5, 65, 66], vec![0, 2], 2),
+            ((0..90).collect(), vec![0, 1, 2], 9),
+        ] {
+            let keys: BTreeSet<EventKey> = places.iter().map(|i| key(*i)).collect();
+            let wanted = wanted(&opened, &keys).unwrap();
+            let rows = if statistics == EnabledStatistics::Page { pages * 10 } else { row_groups.len() * 30 };
+            assert_eq!((wanted.row_groups, wanted.rows.row_count()), (row_groups, rows), "{places:?}");
+            let found = lookup(&objects, &added, &keys).await.unwrap();
+            let found: Vec<(EventKey, u8)> = found.iter().map(|found| (found.key, found.content[0])).collect();
+            assert_eq!(found, places.iter().map(|i| (key(*i), *i as u8)).collect::<Vec<_>>());
+        }
+        let between = EventKey::from_bytes((u128::from(45u32) << 8 | 1).to_be_bytes());
+        assert_eq!(lookup(&objects, &added, &BTreeSet::from([between])).await.unwrap(), []);
+        let beyond = BTreeSet::from([EventKey::MAX]);
+        objects.delete(&added.source).await.unwrap();
+        assert_eq!(lookup(&objects, &added, &beyond).await.unwrap(), [], "the log says enough");
+    }
+}

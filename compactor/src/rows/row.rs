@@ -102,3 +102,7 @@ pub fn row_hash(content: &[u8; 16], key: EventKey) -> u128 {
     reader.fill(&mut bytes);
     u128::from_be_bytes(bytes)
 }
+
+#[cfg(test)]
+#[path = "row_tests.rs"]
+mod tests;
