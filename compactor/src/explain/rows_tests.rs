@@ -1,0 +1,113 @@
+use super::*;
+use crate::bucket::memory::Memory;
+use crate::recompute::tests::{ItemState, archive, record};
+use crate::rows::ArchivedRow;
+use crate::rows::row::Place;
+use crate::rows::testing::NOVEMBER;
+
+fn definition(count: &str) -> Definition {
+    let text = format!(
+        "[source]\ntable='scans'\nkey=['scan_id']\n[fold]\ngroup_by='project_id'\noccurred_at='scanned_at'\nsum=['bytes']\ncount='{count}'"
+    );
+    Definition::parse(&text, "recount.toml").unwrap()
+}
+
+/// The row of the `n`-th change of an item between states of (group, month, bytes).
+fn row(definition: &Definition, n: i64, old: ItemState, new: ItemState) -> ArchivedRow {
+    let text = record(n, old, new, "scans", false);
+    let arrived_us = NOVEMBER + 60_000_000;
+    let judged = definition.judge(text.as_bytes(), arrived_us).unwrap();
+    let place = Place { shard: "s".parse().unwrap(), sequence: n.to_string().parse().unwrap(), arrived_us };
+    ArchivedRow::new(&judged, judged.change.content_hash().0, &text, place)
+}
+
+/// Each event of group g0 in January 2026: its ID, what it adds, whether it adds elsewhere.
+async fn told(
+    bucket: &Memory,
+    definition: &Definition,
+    state: &State,
+) -> Result<Vec<(String, Option<i64>, bool)>, ReadError> {
+    let events = events(bucket, definition, &"g0".parse().unwrap(), "2026-01".parse().unwrap(), state).await?;
+    Ok(events
+        .map(|it| it.unwrap().1)
+        .map(|it| (it.event.event_id, it.event.adds.map(|it| it.events), it.elsewhere))
+        .collect())
+}
+
+fn expected(events: &[(&str, Option<i64>)]) -> Vec<(String, Option<i64>, bool)> {
+    events.iter().map(|(id, adds)| ((*id).to_owned(), *adds, false)).collect()
+}
+
+#[tokio::test]
+async fn inserts_and_whatever_else_is_of_the_group_and_month() {
+    let definition = definition("inserts");
+    let row = |n, old, new| row(&definition, n, old, new);
+    let (ours, theirs, later) = (Some((0, 0, 5)), Some((1, 0, 6)), Some((0, 1, 7)));
+    let files = vec![
+        vec![row(3, None, ours), row(1, None, ours), row(2, ours, ours), row(4, None, theirs), row(5, ours, None)],
+        vec![row(6, None, theirs)],
+        vec![row(7, None, later), row(8, ours, later)],
+    ];
+    let (bucket, state) = archive(&definition, files).await;
+    let listed = expected(&[("e1", Some(1)), ("e2", None), ("e3", Some(1)), ("e5", None)]);
+    assert_eq!(told(&bucket, &definition, &state).await.unwrap(), listed);
+    // Files of other groups and months are not read at all; the one that holds them is.
+    let targets: Vec<String> = state.files.values().flat_map(|of_month| of_month.keys().cloned()).collect();
+    for target in &targets[1..] {
+        bucket.delete(target).await.unwrap();
+    }
+    assert_eq!(told(&bucket, &definition, &state).await.unwrap(), listed);
+    bucket.delete(&targets[0]).await.unwrap();
+    assert!(told(&bucket, &definition, &state).await.is_err());
+}
+
+#[tokio::test]
+async fn a_change_that_moves_an_item_is_an_event_of_both_cells() {
+    let definition = definition("net");
+    let row = |n, old, new| row(&definition, n, old, new);
+    let (ours, theirs, later) = (Some((0, 0, 5)), Some((1, 0, 6)), Some((0, 1, 7)));
+    let mut moved = row(7, None, theirs);
+    moved.group = Some("g0".parse().unwrap());
+    let files = vec![
+        vec![row(1, None, ours), row(2, ours, ours), row(6, ours, None), moved],
+        vec![row(3, ours, theirs), row(4, theirs, ours), row(8, None, theirs)],
+        vec![row(5, ours, later), row(9, None, later)],
+    ];
+    let (bucket, state) = archive(&definition, files).await;
+    let mut listed = expected(&[
+        ("e1", Some(1)),
+        ("e2", None),
+        ("e3", Some(-1)),
+        ("e4", Some(1)),
+        ("e5", Some(-1)),
+        ("e6", Some(-1)),
+        ("e7", None),
+    ]);
+    // A row that says this group, and whose image adds to another's cell.
+    listed[6].2 = true;
+    assert_eq!(told(&bucket, &definition, &state).await.unwrap(), listed);
+}
+
+#[tokio::test]
+async fn an_event_says_where_and_when_it_was() {
+    let definition = definition("inserts");
+    let (bucket, state) = archive(&definition, vec![vec![row(&definition, 4, None, Some((0, 0, 5)))]]).await;
+    let (group, month) = ("g0".parse().unwrap(), "2026-01".parse().unwrap());
+    let mut events = events(&bucket, &definition, &group, month, &state).await.unwrap();
+    let (key, Kept { event, lane, .. }) = events.next().unwrap().unwrap();
+    assert_eq!((key.created_ms(), lane), (NOVEMBER / 1_000 + 4, 0));
+    assert_eq!(
+        (event.occurred_at.as_str(), event.created_at.as_str()),
+        ("2026-01-15T00:00:00Z", "2026-11-01T00:00:00.004Z")
+    );
+    assert_eq!((event.shard_id.as_str(), event.sequence_number.as_str()), ("s", "4"));
+    assert!(!event.counted && event.why.is_empty());
+}
+
+#[test]
+fn a_damaged_entry_is_an_error() {
+    let damaged = |key: &[u8], value: &[u8]| decode(Ok((key.to_vec(), value.to_vec()))).is_err();
+    assert!(damaged(&[0; 15], b"{}"));
+    assert!(damaged(&[0; 16], b"{}"));
+    assert!(decode(Err(io::Error::other("lost"))).is_err());
+}
