@@ -124,6 +124,11 @@ impl Context {
         Ok(LogStore::new(self.bucket.clone(), self.host.clone()).read_to_head().await?)
     }
 
+    /// The same by every entry from the first on, without the folded logs that are kept beside the log.
+    pub async fn whole_log(&self) -> Result<State, ContextError> {
+        Ok(LogStore::new(self.bucket.clone(), self.host.clone()).read_whole().await?)
+    }
+
     /// Archives to the tip of the stream. A run has a bounded life; the next one goes on where it stopped, as long as
     /// there is progress. The report is the sum of all runs.
     pub async fn archive(&self) -> Result<ArchiveReport, ContextError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use futures::TryStreamExt;
+use futures::StreamExt;
 use recount_consumer::totals::{Totals, TotalsError};
 use recount_schemas::{Amount, Definition, Delta, Group, Month, Year};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,13 @@ pub struct Usage {
     pub months: Vec<MonthLine>,
     /// One line per group and year, in this order.
     pub years: Vec<YearLine>,
+    /// Items of the totals that are not understood, with the reasons: their numbers are not among the lines. At most [`MAX_UNUSABLE`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unusable: Vec<String>,
 }
+
+/// Most items that are not understood of which the totals tell.
+pub const MAX_UNUSABLE: usize = 1_000;
 
 /// A group's month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +59,7 @@ pub enum UsageError {
     #[error(transparent)]
     Totals(#[from] TotalsError),
     /// A sum is out of range.
-    #[error("the sums of {group} {period} are out of range; reconcile will say which cell is damaged")]
+    #[error("the sums of {group:?} {period} are out of range; reconcile will say which cell is damaged")]
     OutOfRange {
         /// The group.
         group: Group,
@@ -107,7 +113,7 @@ impl Totalled {
             events: delta.events,
             sums: named_sums(definition, delta),
         });
-        Ok(Usage { months: months.collect(), years: years.collect() })
+        Ok(Usage { months: months.collect(), years: years.collect(), unusable: Vec::new() })
     }
 }
 
@@ -118,12 +124,21 @@ pub async fn usage(totals: &Totals, group: Option<&Group>, year: Option<Year>) -
         None => totals.scan_cells(),
     };
     let mut totalled = Totalled::default();
-    while let Some((cell, look)) = cells.try_next().await? {
+    let mut unusable = Vec::new();
+    while let Some(item) = cells.next().await {
+        let (cell, look) = match item {
+            Ok(item) => item,
+            Err(error) if error.is_unusable() && unusable.len() < MAX_UNUSABLE => {
+                unusable.push(error.to_string());
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         if year.is_none_or(|year| year == cell.month.year()) {
             totalled.add(&cell.group, cell.month, &Delta { events: look.events, sums: look.sums })?;
         }
     }
-    totalled.lines(totals.definition())
+    Ok(Usage { unusable, ..totalled.lines(totals.definition())? })
 }
 
 #[cfg(test)]

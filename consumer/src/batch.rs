@@ -8,8 +8,9 @@
 //! | in its cells | record |
 //! | --- | --- |
 //! | any failed | failed: it comes again, and the cell that has it says duplicate |
-//! | none failed, any applied | applied |
-//! | none applied, any too old | too old |
+//! | none failed, any in an item that is not understood | unusable |
+//! | none of these, any too old | too old |
+//! | none of these, any applied | applied |
 //! | all duplicates | duplicate |
 //!
 //! A key that stands in the batch more than once goes to its cell once. Its first record gets the cell's answer; the others are duplicates, or share its
@@ -55,6 +56,7 @@ enum Part {
     Applied,
     Duplicate,
     TooOld,
+    Unusable,
     Failed,
 }
 
@@ -157,6 +159,15 @@ impl Batch {
         }
     }
 
+    /// A cell's item was not understood: its records are passed by, so that they hold up no other.
+    pub fn settle_unusable(&mut self, work: &CellWork) {
+        for index in work.records.values().flatten() {
+            if let Some(record) = self.records.get_mut(*index) {
+                record.parts.push(Part::Unusable);
+            }
+        }
+    }
+
     /// The record at `index` could not be written to quarantine.
     pub fn quarantine_failed(&mut self, index: usize) {
         if let Some(record) = self.records.get_mut(index) {
@@ -209,6 +220,7 @@ impl Record {
             _ if any(Part::Failed) => None,
             Some(verdict) => Some(verdict.clone()),
             // Of a move between two cells, the half that was not counted is what somebody must hear of.
+            None if any(Part::Unusable) => Some(Verdict::Unusable),
             None if any(Part::TooOld) => Some(Verdict::TooOld),
             None if any(Part::Applied) => Some(Verdict::Applied),
             None if any(Part::Duplicate) => Some(Verdict::Duplicate),

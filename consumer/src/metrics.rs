@@ -81,6 +81,7 @@ impl Entry for Line<'_> {
             ("Applied", report.applied),
             ("Duplicates", report.duplicates),
             ("TooOld", report.too_old),
+            ("Unusable", report.unusable),
             ("Ignored", report.ignored_total()),
             ("Quarantined", report.quarantined_total()),
             ("Failed", report.failed),
@@ -153,7 +154,7 @@ mod tests {
         metrics.emit(&BatchReport { stream: "s".into(), ..BatchReport::default() }, 0).unwrap();
         let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let (first, second) = written.split_once('\n').unwrap();
-        insta::assert_snapshot!(first, @r#"{"_aws":{"CloudWatchMetrics":[{"Namespace":"Recount","Dimensions":[["Stream"]],"Metrics":[{"Name":"Records","Unit":"Count"},{"Name":"Applied","Unit":"Count"},{"Name":"Duplicates","Unit":"Count"},{"Name":"TooOld","Unit":"Count"},{"Name":"Ignored","Unit":"Count"},{"Name":"Quarantined","Unit":"Count"},{"Name":"Failed","Unit":"Count"},{"Name":"Cells","Unit":"Count"},{"Name":"Retries","Unit":"Count"},{"Name":"Seals","Unit":"Count"},{"Name":"FailedSeals","Unit":"Count"},{"Name":"FailedProgress","Unit":"Count"},{"Name":"Ignored_ttl_delete","Unit":"Count"},{"Name":"Quarantined_no_group","Unit":"Count"},{"Name":"WriteUnits","Unit":"Count"},{"Name":"ReadUnits","Unit":"Count"},{"Name":"DurationMs","Unit":"Milliseconds"},{"Name":"LagMs","Unit":"Milliseconds"}]}],"Timestamp":1795350000123},"Records":9,"Applied":4,"Duplicates":1,"TooOld":1,"Ignored":1,"Quarantined":1,"Failed":1,"Cells":3,"Retries":2,"Seals":1,"FailedSeals":0,"FailedProgress":0,"Ignored_ttl_delete":1,"Quarantined_no_group":1,"WriteUnits":4.5,"ReadUnits":0.5,"DurationMs":37,"LagMs":1250,"Stream":"recount-changes"}"#);
+        insta::assert_snapshot!(first, @r#"{"_aws":{"CloudWatchMetrics":[{"Namespace":"Recount","Dimensions":[["Stream"]],"Metrics":[{"Name":"Records","Unit":"Count"},{"Name":"Applied","Unit":"Count"},{"Name":"Duplicates","Unit":"Count"},{"Name":"TooOld","Unit":"Count"},{"Name":"Unusable","Unit":"Count"},{"Name":"Ignored","Unit":"Count"},{"Name":"Quarantined","Unit":"Count"},{"Name":"Failed","Unit":"Count"},{"Name":"Cells","Unit":"Count"},{"Name":"Retries","Unit":"Count"},{"Name":"Seals","Unit":"Count"},{"Name":"FailedSeals","Unit":"Count"},{"Name":"FailedProgress","Unit":"Count"},{"Name":"Ignored_ttl_delete","Unit":"Count"},{"Name":"Quarantined_no_group","Unit":"Count"},{"Name":"WriteUnits","Unit":"Count"},{"Name":"ReadUnits","Unit":"Count"},{"Name":"DurationMs","Unit":"Milliseconds"},{"Name":"LagMs","Unit":"Milliseconds"}]}],"Timestamp":1795350000123},"Records":9,"Applied":4,"Duplicates":1,"TooOld":1,"Unusable":0,"Ignored":1,"Quarantined":1,"Failed":1,"Cells":3,"Retries":2,"Seals":1,"FailedSeals":0,"FailedProgress":0,"Ignored_ttl_delete":1,"Quarantined_no_group":1,"WriteUnits":4.5,"ReadUnits":0.5,"DurationMs":37,"LagMs":1250,"Stream":"recount-changes"}"#);
         let second: serde_json::Value = serde_json::from_str(second).unwrap();
         assert_eq!((&second["Applied"], &second["Stream"]), (&0.into(), &"s".into()));
         assert_eq!(second.get("LagMs"), None);

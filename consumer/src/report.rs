@@ -18,6 +18,8 @@ pub struct BatchReport {
     pub duplicates: u64,
     /// Older than the ledger reaches back; not counted.
     pub too_old: u64,
+    /// Passed by, since the item of their cell was not understood; not counted. Reconcile names the item.
+    pub unusable: u64,
     /// Ignored, by [`Ignored::code`](recount_schemas::Ignored::code).
     pub ignored: BTreeMap<&'static str, u64>,
     /// Quarantined, by code.
@@ -54,6 +56,7 @@ impl BatchReport {
             Some(Verdict::Applied) => self.applied += 1,
             Some(Verdict::Duplicate) => self.duplicates += 1,
             Some(Verdict::TooOld) => self.too_old += 1,
+            Some(Verdict::Unusable) => self.unusable += 1,
             Some(Verdict::Ignored(why)) => *self.ignored.entry(why.code()).or_default() += 1,
             Some(Verdict::Quarantined(reason)) => *self.quarantined.entry(reason.code).or_default() += 1,
             None => self.failed += 1,
@@ -77,6 +80,7 @@ impl BatchReport {
         self.applied += other.applied;
         self.duplicates += other.duplicates;
         self.too_old += other.too_old;
+        self.unusable += other.unusable;
         for (code, n) in &other.ignored {
             *self.ignored.entry(code).or_default() += n;
         }
@@ -110,6 +114,7 @@ mod tests {
             Some(Verdict::Applied),
             Some(Verdict::Duplicate),
             Some(Verdict::TooOld),
+            Some(Verdict::Unusable),
             Some(Verdict::Ignored(Ignored::OtherTable)),
             Some(Verdict::Quarantined(reason)),
             None,
@@ -118,9 +123,10 @@ mod tests {
         }
         let mut twice = report.clone();
         twice.add(&report);
-        let one_each =
-            |r: &BatchReport| [r.applied, r.duplicates, r.too_old, r.ignored_total(), r.quarantined_total(), r.failed];
-        assert_eq!((one_each(&report), report.records), ([1; 6], 6));
-        assert_eq!((one_each(&twice), twice.records), ([2; 6], 12));
+        let one_each = |r: &BatchReport| {
+            [r.applied, r.duplicates, r.too_old, r.unusable, r.ignored_total(), r.quarantined_total(), r.failed]
+        };
+        assert_eq!((one_each(&report), report.records), ([1; 7], 7));
+        assert_eq!((one_each(&twice), twice.records), ([2; 7], 14));
     }
 }

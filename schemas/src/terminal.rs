@@ -1,6 +1,9 @@
 //! Text from outside on its way to a terminal. The one place: everything that a table or a message shows goes through here.
 //!
 //! A project's name, a file's name, an answer of a server: each may hold what moves the cursor, changes colours or hides text.
+//! Log lines and messages of a command line's parser hold them, too: [`Guarded`] stands before standard error.
+
+use std::io::{self, Write};
 
 /// The most characters of one cell of a table.
 const MOST: usize = 120;
@@ -16,6 +19,13 @@ pub fn shown(text: &str) -> String {
         }
         push(&mut shown, c);
     }
+    shown
+}
+
+/// As [`shown`], for one line of any length.
+pub fn shown_line(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    text.chars().for_each(|c| push(&mut shown, c));
     shown
 }
 
@@ -39,6 +49,23 @@ fn is_invisible(c: char) -> bool {
         | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Escapes what is written through it as [`shown_message`] does. Bytes that are no UTF-8 become U+FFFD.
+///
+/// For writers that give whole lines in one write, as `tracing-subscriber` does; colours do not come through.
+#[derive(Debug)]
+pub struct Guarded<W>(pub W);
+
+impl<W: Write> Write for Guarded<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(shown_message(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,12 +78,18 @@ mod tests {
         assert_eq!(shown("é 😀 漢"), "é 😀 漢");
         assert_eq!(shown(&"x".repeat(1_000)).chars().count(), MOST + 1);
         assert_eq!(shown_message("one\ntwo\u{7}"), "one\ntwo\\u{7}");
+        assert_eq!(shown_line("one\ntwo\u{7}"), "one\\ntwo\\u{7}");
+        let mut written = Vec::new();
+        Guarded(&mut written).write_all("\u{1b}]8;;x\u{7}\u{2066}\n".as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(written).unwrap(), "\\u{1b}]8;;x\\u{7}\\u{2066}\n");
     }
 
     proptest! {
         #[test]
         fn nothing_shown_controls_a_terminal(text in "\\PC{0,50}|[\0-\u{ff}]{0,50}") {
-            prop_assert!(!shown(&text).chars().any(|c| c.is_control() || is_invisible(c)));
+            for shown in [shown(&text), shown_line(&text)] {
+                prop_assert!(!shown.chars().any(|c| c.is_control() || is_invisible(c)));
+            }
         }
     }
 }

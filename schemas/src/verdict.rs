@@ -13,6 +13,9 @@ pub enum Verdict {
     Ignored(Ignored),
     /// It came later than the ledger reaches back; it is on the too-old list and not counted.
     TooOld,
+    /// The item of its total was written by something else and is not understood. It is not counted, and neither is the
+    /// item changed; others are not held up. Reconcile names the item; once it is mended, the event is missing, and repair counts it.
+    Unusable,
     /// It cannot be counted; its raw bytes are in quarantine.
     Quarantined(QuarantineReason),
 }

@@ -128,7 +128,7 @@ pub enum ArchiveError {
         ours: String,
     },
     /// A live file is nowhere.
-    #[error("log entry {n} added {target}, which has neither been published nor is its upload there; run recount fsck")]
+    #[error("log entry {n} added {target}, which has neither been published nor is its upload there; restore either")]
     Stuck {
         /// The entry.
         n: u64,

@@ -39,6 +39,7 @@ use super::{ArchiveError, Limits, MAX_COMMIT_BYTES};
 use crate::bucket::{Bucket, Objects};
 use crate::log::entry::FORMAT;
 use crate::log::state::{Hole, WINDOW};
+use crate::log::store;
 use crate::log::{Committed, Digest, Entry, Kind, LogStore, ShardRange, State, StoreError, check, names};
 use crate::rows::{Written, write};
 
@@ -320,6 +321,7 @@ impl<O: Objects, S: Source> Archiver<O, S> {
             n,
             kind: plan.kind,
             previous: state.head,
+            folded: store::folded(state).map(|text| Digest::of(text.get().as_bytes())),
             at_ms: self.host.now_ms(),
             definition: self.definition.hash().to_owned(),
             token: plan.token.clone(),

@@ -129,6 +129,7 @@ async fn compact(objects: Memory, host: Arc<TestHost>) -> Result<(), ArchiveErro
         n,
         kind: Kind::Compaction,
         previous: state.head,
+        folded: None,
         at_ms: host.now_ms(),
         definition: definition().hash().to_owned(),
         token: format!("{:016x}", host.random_u64()),

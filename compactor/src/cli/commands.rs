@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
+use recount_schemas::terminal::shown_line;
 use recount_schemas::{Month, bounded};
 use serde::Serialize;
 
@@ -147,7 +148,7 @@ pub async fn run(
             context.check_definition().await?;
             let report = usage(&context.totals, group.as_ref(), year).await?;
             write(out, format, &report, |report| tables::usage(report, definition))?;
-            Ok(Exit::Clean)
+            Ok(if report.unusable.is_empty() { Exit::Clean } else { Exit::Undecided })
         }
         Command::Archive => {
             context.check_definition().await?;
@@ -157,7 +158,8 @@ pub async fn run(
             Ok((&report).into())
         }
         Command::Recompute => {
-            let state = context.log().await?;
+            // It reads every file; so it reads every entry, too, and checks the chain from its beginning.
+            let state = context.whole_log().await?;
             let report = recompute(&context.bucket, definition, &state, says).await?;
             write(out, format, &report, |report| tables::recomputation(report, definition))?;
             Ok(if report.is_clean() { Exit::Clean } else { Exit::Findings })
@@ -227,7 +229,7 @@ async fn files(
         files: Vec<String>,
     }
     write(out, format, &Files { files: names }, |report| {
-        report.files.iter().map(|name| format!("{name}\n")).collect()
+        report.files.iter().map(|name| format!("{}\n", shown_line(name))).collect()
     })?;
     Ok(Exit::Clean)
 }

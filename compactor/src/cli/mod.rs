@@ -13,7 +13,7 @@ pub mod progress;
 pub mod tables;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use aws_config::BehaviorVersion;
 use clap::Parser;
@@ -31,14 +31,17 @@ pub async fn main(line: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => {
             let asked_for = !error.use_stderr();
-            // Where the terminal is gone there is nobody to tell.
-            let _ = error.print();
+            // Where the terminal is gone there is nobody to tell. What was typed can come from anywhere.
+            let _ = match asked_for {
+                true => error.print(),
+                false => write!(terminal::Guarded(std::io::stderr()), "{}", error.render()),
+            };
             return if asked_for { Exit::Clean.code() } else { Exit::Usage.code() };
         }
     };
     let _ = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(|| terminal::Guarded(std::io::stderr()))
+        .with_ansi(false)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
         .try_init();
     match run(cli).await {

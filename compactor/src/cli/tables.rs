@@ -13,7 +13,7 @@ use crate::reconcile::{Finding, Report as Reconciliation, Verdict, finding};
 use crate::repair::Report as Repair;
 use crate::repair::apply::Step;
 use crate::usage::Usage;
-use recount_schemas::terminal::{shown, shown_message};
+use recount_schemas::terminal::{shown, shown_line};
 
 /// Event IDs that a table names per finding. JSON has more.
 const NAMED: usize = 5;
@@ -91,7 +91,11 @@ pub fn usage(usage: &Usage, definition: &Definition) -> String {
         row.extend(sums(&measures, &line.sums));
         years.add_row(row);
     }
-    format!("{}\n\n{}\n", drawn(&months), drawn(&years))
+    let mut text = format!("{}\n\n{}\n", drawn(&months), drawn(&years));
+    for item in &usage.unusable {
+        let _ = writeln!(text, "not among these: {}", shown_line(item)); // writing to a string cannot fail
+    }
+    text
 }
 
 /// What a reconcile says.
@@ -143,8 +147,8 @@ fn finding_row(finding: &Finding) -> Vec<String> {
         None => ("-".to_owned(), "-".to_owned()),
     };
     let mut events = match finding.count {
-        0 => shown_message(&finding.detail),
-        n => format!("{}: {}", plural(n, "event"), shown_message(&finding.detail)),
+        0 => shown_line(&finding.detail),
+        n => format!("{}: {}", plural(n, "event"), shown_line(&finding.detail)),
     };
     for event in finding.events.iter().take(NAMED) {
         let place = event.origin.as_ref().map(|origin| {
@@ -186,7 +190,7 @@ pub fn recomputation(report: &Recomputation, definition: &Definition) -> String 
     for repeated in report.repeated_events.iter().take(NAMED) {
         let _ = writeln!(text, "  {} again in {}", repeated.event_key, shown(&repeated.file));
     }
-    let _ = writeln!(text, "wrote {}", report.written.join(", "));
+    let _ = writeln!(text, "wrote {}", shown_line(&report.written.join(", ")));
     text
 }
 
@@ -227,12 +231,16 @@ pub fn repair(report: &Repair) -> String {
             plural(count(Step::Done), "cell"),
             count(Step::DoneBefore),
             count(Step::Raised),
-            count(Step::Refused),
+            count(Step::Refused) + count(Step::Unusable),
             plural(counted, "missing event")
         );
-        for cell in report.refused() {
-            let (group, month, lane) = (shown(cell.group.as_str()), cell.month, cell.lane);
-            let _ = writeln!(text, "  {group} {month} lane {lane} changed since the plan was made: make a new plan");
+        for cell in report.applied.iter().filter(|cell| !cell.number.is_done()) {
+            let (group, month, lane) = (shown(cell.cell.group.as_str()), cell.cell.month, cell.cell.lane);
+            let why = match cell.number {
+                Step::Unusable => "has an item that is not understood: mend or delete it, then make a new plan",
+                _ => "changed since the plan was made: make a new plan",
+            };
+            let _ = writeln!(text, "  {group} {month} lane {lane} {why}");
         }
     }
     if let Some(reconciled) = &report.reconciled {

@@ -80,7 +80,10 @@ pub async fn explain(
         (0..context.definition.lanes).map(|lane| Cell { group: group.clone(), month, lane }).collect();
     let cells = Scope { group: Some(group.clone()), month: Some(month), cells: Some(Arc::new(lanes)) };
     let mut sorter = Sorter::new();
-    read_cells(&context.totals, &cells, &mut sorter).await?;
+    let read = read_cells(&context.totals, &cells, &mut sorter).await?;
+    if let Some(unusable) = read.unusable.first() {
+        return Err(ReconcileError::Unusable(unusable.why.clone()));
+    }
     let quarantined = evidence::quarantined(&context.bucket).await?;
     let settled = applied::settled(&context.bucket).await?.settled;
     let state = context.log().await?;

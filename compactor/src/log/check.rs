@@ -62,7 +62,7 @@ pub enum LogError {
         bytes: u64,
     },
     /// The entry does not follow the ones before it.
-    #[error("log entry {n} does not follow: {why}; run recount fsck")]
+    #[error("log entry {n} does not follow: {why}; restore the entry that was there")]
     Broken {
         /// The entry.
         n: u64,

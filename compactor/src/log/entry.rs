@@ -233,6 +233,10 @@ pub struct Entry {
     pub definition: String,
     /// The plan's token, new for each plan: lower-case hexadecimal digits.
     pub token: String,
+    /// The SHA-256 of the log folded up to the entry before, in the entry behind each hundredth: what is kept under `_state/` is
+    /// used only if it has this digest. So whoever can write there, but not into the log, cannot change what anybody reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folded: Option<Digest>,
     /// The number of entries that the log had when this plan's uploads began: no upload is committed under a number
     /// beyond `base` + [`WINDOW`](super::state::WINDOW).
     pub base: u64,

@@ -57,6 +57,7 @@ fn entry(state: &State, ranges: Vec<ShardRange>) -> Entry {
         n: state.next,
         kind: Kind::Archive,
         previous: state.head,
+        folded: None,
         at_ms: 5,
         definition: "d".into(),
         token: "ab".into(),

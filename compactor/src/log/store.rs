@@ -88,6 +88,13 @@ impl<O: Objects> LogStore<O> {
         Ok(state)
     }
 
+    /// The same without the folded logs: every entry is read, and every link of the chain is checked.
+    pub async fn read_whole(&self) -> Result<State, StoreError> {
+        let mut state = State::default();
+        self.catch_up(&mut state).await?;
+        Ok(state)
+    }
+
     /// Applies the entries that were put since. Returns what they do.
     ///
     /// An entry that is missing is the end of the log only if none comes behind it; else the log is broken, and must not
@@ -175,13 +182,12 @@ impl<O: Objects> LogStore<O> {
 
     /// Keeps the folded log beside the log, where its head is the hundredth entry of a hundred. A cache: it may fail.
     pub async fn keep(&self, state: &State) {
-        let Some(n) = state.next.checked_sub(1).filter(|n| *n > 0 && n % STATE_EVERY == 0) else { return };
         let kept = || {
-            let state_text = serde_json::value::to_raw_value(state).ok()?;
-            let (entry, digest) = (state.head?, Digest::of(state_text.get().as_bytes()));
-            serde_json::to_vec(&Kept { format: FORMAT, entry, digest, state: state_text }).ok()
+            let (n, text) = (state.next.checked_sub(1)?, folded(state)?);
+            let (entry, digest) = (state.head?, Digest::of(text.get().as_bytes()));
+            Some((n, serde_json::to_vec(&Kept { format: FORMAT, entry, digest, state: text }).ok()?))
         };
-        let Some(bytes) = kept() else { return };
+        let Some((n, bytes)) = kept() else { return };
         if let Err(error) = self.objects.put(&names::state(n), Bytes::from(bytes)).await {
             tracing::warn!(%error, "the folded log was not kept; reading the log takes longer");
             return;
@@ -211,31 +217,43 @@ impl<O: Objects> LogStore<O> {
         Ok(numbers)
     }
 
-    /// The newest folded log that fits the log, or the empty one.
+    /// The newest folded log that the log vouches for, or the empty one.
     async fn kept(&self) -> Result<State, StoreError> {
         for n in self.kept_numbers().await?.into_iter().rev().take(STATE_TRIES) {
-            if let Some(state) = self.kept_at(n).await? {
+            // The newest one may wait for the entry that vouches for it; the one before it does as well.
+            let Some(next) = self.bytes_of(n.saturating_add(1)).await? else { continue };
+            if let Some(state) = self.kept_at(n, &next).await? {
                 return Ok(state);
             }
-            tracing::warn!(n, "the folded log does not fit the log and is not used");
+            tracing::warn!(n, "the folded log is not the one that the log vouches for, and is not used");
         }
         Ok(State::default())
     }
 
-    async fn kept_at(&self, n: u64) -> Result<Option<State>, StoreError> {
+    /// The log folded up to entry `n`. It is used if entry `n` is the one that it was folded up to, and the `next` one says
+    /// that it is this text.
+    async fn kept_at(&self, n: u64, next: &[u8]) -> Result<Option<State>, StoreError> {
         let bytes = match self.objects.get(&names::state(n), MAX_STATE).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) | Err(BucketError::TooLarge { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let Some(entry) = self.bytes_of(n).await? else { return Ok(None) };
+        let Some(entry) = self.bytes_of(n).await?.map(|bytes| Digest::of(&bytes)) else { return Ok(None) };
+        let Ok(next) = Entry::from_bytes(n.saturating_add(1), next) else { return Ok(None) };
         let Ok(kept) = serde_json::from_slice::<Kept>(&bytes) else { return Ok(None) };
         let text = kept.state.get();
-        let fits =
-            kept.format == FORMAT && kept.entry == Digest::of(&entry) && kept.digest == Digest::of(text.as_bytes());
-        let state = serde_json::from_str::<State>(text).ok().filter(|_| fits);
-        Ok(state.filter(|state| state.next == n + 1 && state.head == Some(kept.entry)))
+        let digest = Digest::of(text.as_bytes());
+        let fits = kept.format == FORMAT && kept.entry == entry && kept.digest == digest;
+        let vouched = next.n == n.saturating_add(1) && next.previous == Some(entry) && next.folded == Some(digest);
+        let state = serde_json::from_str::<State>(text).ok().filter(|_| fits && vouched);
+        Ok(state.filter(|state| state.next == next.n && state.head == Some(entry)))
     }
+}
+
+/// The folded log as it is kept, where its head is the hundredth entry of a hundred.
+pub fn folded(state: &State) -> Option<Box<serde_json::value::RawValue>> {
+    state.next.checked_sub(1).filter(|n| *n > 0 && n % STATE_EVERY == 0)?;
+    serde_json::value::to_raw_value(state).ok()
 }
 
 #[cfg(test)]

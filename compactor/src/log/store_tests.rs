@@ -17,6 +17,7 @@ fn renewal(state: &State, token: &str) -> Bytes {
         n: state.next,
         kind: Kind::Renewal,
         previous: state.head,
+        folded: folded(state).map(|text| Digest::of(text.get().as_bytes())),
         at_ms: 1,
         definition: "d".into(),
         token: token.into(),
@@ -42,6 +43,55 @@ async fn fill(objects: &Memory, count: u64) -> State {
     state
 }
 
+/// The log folded up to entry `n`, as it was kept.
+async fn state_at(objects: &Memory, n: u64) -> State {
+    let mut state = State::default();
+    while state.next <= n {
+        let bytes = objects.bytes(&names::entry(state.next)).unwrap();
+        let entry = Entry::from_bytes(state.next, &bytes).unwrap();
+        state.apply(entry, Digest::of(&bytes)).unwrap();
+    }
+    state
+}
+
+#[tokio::test]
+async fn a_folded_log_spares_its_reader_the_entries_before() {
+    let objects = Memory::new();
+    let state = fill(&objects, 230).await;
+    for n in 0..200 {
+        objects.delete(&names::entry(n)).await.unwrap();
+    }
+    assert_eq!(store(&objects).read_to_head().await.unwrap(), state);
+    // Who reads all of it misses them.
+    let error = store(&objects).read_whole().await.unwrap_err();
+    assert!(matches!(&error, StoreError::Log(LogError::Broken { n: 0, .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_folded_log_is_used_only_once_the_log_vouches_for_it() {
+    let objects = Memory::new();
+    // Entry 200 is the head: the next one would say what its folded log is.
+    let state = fill(&objects, 201).await;
+    for n in 0..100 {
+        objects.delete(&names::entry(n)).await.unwrap();
+    }
+    assert_eq!(store(&objects).read_to_head().await.unwrap(), state, "by the one at 100");
+    objects.delete(&names::state(100)).await.unwrap();
+    let error = store(&objects).read_to_head().await.unwrap_err();
+    assert!(matches!(&error, StoreError::Log(LogError::Broken { n: 0, .. })), "{error}");
+}
+
+#[tokio::test]
+async fn an_entry_that_was_changed_is_noticed_by_who_reads_the_whole_log() {
+    let objects = Memory::new();
+    let state = fill(&objects, 230).await;
+    let text = String::from_utf8(objects.bytes(&names::entry(7)).unwrap().to_vec()).unwrap();
+    objects.put(&names::entry(7), Bytes::from(text.replace("\"at_ms\":1", "\"at_ms\":2"))).await.unwrap();
+    let error = store(&objects).read_whole().await.unwrap_err();
+    assert!(matches!(&error, StoreError::Log(LogError::Broken { n: 8, .. })), "{error}");
+    assert_eq!(store(&objects).read_to_head().await.unwrap(), state, "what it said stands in the folded log");
+}
+
 #[tokio::test]
 async fn the_log_is_read_to_its_head_with_or_without_the_kept_states() {
     let objects = Memory::new();
@@ -58,6 +108,16 @@ async fn the_log_is_read_to_its_head_with_or_without_the_kept_states() {
     }
     let forged = String::from_utf8(kept.to_vec()).unwrap().replace("\"next\":101", "\"next\":100");
     objects.put(&right, Bytes::from(forged)).await.unwrap();
+    assert_eq!(store(&objects).read_to_head().await.unwrap(), state);
+    // One that agrees with itself and with its entry in everything, and says what the log never said.
+    let mut lie = state_at(&objects, 100).await;
+    lie.lost.clear();
+    lie.streams.clear();
+    let text = serde_json::value::to_raw_value(&lie).unwrap();
+    let digest = Digest::of(text.get().as_bytes());
+    let forged = Kept { format: FORMAT, entry: lie.head.unwrap(), digest, state: text };
+    objects.put(&right, Bytes::from(serde_json::to_vec(&forged).unwrap())).await.unwrap();
+    assert_eq!(store(&objects).read_to_head().await.unwrap(), state);
     objects.put(&names::state(900), kept).await.unwrap();
     assert_eq!(store(&objects).read_to_head().await.unwrap(), state);
 }

@@ -108,7 +108,7 @@ pub fn judge(facts: &KeyFacts<'_>) -> KeyVerdict {
 
 /// A sum went beyond 38 digits, which no sum of bounded measures can.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the sums of {} {} are out of range; the archive or the cell holds an impossible amount", .0.group, .0.month)]
+#[error("the sums of {:?} {} are out of range; the archive or the cell holds an impossible amount", .0.group, .0.month)]
 pub struct OutOfRange(pub Cell);
 
 /// Something that may or may not have gone into the number.

@@ -69,6 +69,11 @@ pub async fn variants<O: Objects>(
     let mut listing = Listing::new(objects, quarantine::CONFLICTS_PREFIX);
     while let Some(page) = listing.next_page().await? {
         for listed in page {
+            // An object that somebody else put there is no evidence of ours.
+            if quarantine::position_of(&listed.key).is_none() {
+                tracing::warn!(key = ?listed.key, "no record of ours; it is left alone");
+                continue;
+            }
             seen += 1;
             if seen > MAX_VARIANTS {
                 return Err(EvidenceError::TooMany { prefix: quarantine::CONFLICTS_PREFIX, most: MAX_VARIANTS });

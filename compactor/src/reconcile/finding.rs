@@ -29,6 +29,8 @@ pub enum Kind {
     Quarantined,
     /// An event that came later than the ledger reaches back; it is on the too-old list and not in the number.
     TooOld,
+    /// An item of the totals or of their ledger was written by something else, or damaged, and is not understood.
+    Unusable,
     /// The stream dropped records before they were archived.
     Lost,
 }
@@ -45,6 +47,7 @@ impl Kind {
             Self::WrongCell => "wrong_cell",
             Self::Quarantined => "quarantined",
             Self::TooOld => "too_old",
+            Self::Unusable => "unusable",
             Self::Lost => "lost",
         }
     }
@@ -60,6 +63,7 @@ impl Kind {
             Self::WrongCell => "counted here, but the event belongs elsewhere",
             Self::Quarantined => "in the consumer's quarantine, not counted",
             Self::TooOld => "came later than the ledger reaches back, not counted",
+            Self::Unusable => "an item that is not understood; mend or delete it, then repair",
             Self::Lost => "dropped by the stream before it was archived",
         }
     }
@@ -151,6 +155,24 @@ impl Finding {
             event_ids: events.iter().map(NamedEvent::id).collect(),
             events,
             detail: detail.into(),
+        }
+    }
+
+    /// A finding about no cell.
+    pub fn about_none(kind: Kind, detail: String) -> Self {
+        Self {
+            kind,
+            group: None,
+            month: None,
+            lane: None,
+            expected: 0,
+            actual: 0,
+            expected_sums: BTreeMap::new(),
+            actual_sums: BTreeMap::new(),
+            count: 0,
+            event_ids: Vec::new(),
+            events: Vec::new(),
+            detail,
         }
     }
 

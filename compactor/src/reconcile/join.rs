@@ -37,7 +37,7 @@ pub enum JoinError {
     #[error("sorting in the temporary directory failed: {0}")]
     Spill(#[from] std::io::Error),
     /// One event key stands twice in the archive.
-    #[error("the archive has event {key} twice, in {first} and in {second}; run `recount fsck`")]
+    #[error("the archive has event {key} twice, in {first} and in {second}; recompute names all such events")]
     Twice {
         /// The key.
         key: EventKey,
@@ -88,6 +88,8 @@ pub struct Known {
     pub variants: BTreeMap<VariantKey, Vec<(u16, Archived)>>,
     /// Differences found before: an event that adds just this is looked for.
     pub hints: BTreeMap<Cell, Delta>,
+    /// Cells whose items are not understood: nothing is said of their events.
+    pub unusable: BTreeSet<Cell>,
 }
 
 /// A cell with findings.
@@ -392,7 +394,7 @@ impl Unit<'_> {
     }
 
     fn finish(self, compared: &mut Compared) -> Result<(), JoinError> {
-        for open in self.lanes.into_values() {
+        for open in self.lanes.into_values().filter(|open| !self.known.unusable.contains(open.cell())) {
             compared.cells += 1;
             compared.events = compared.events.saturating_add(open.report.events());
             let unmatched = open.unmatched().count();

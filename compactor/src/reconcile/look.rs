@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use recount_consumer::cell::Look;
 use recount_consumer::totals::{Totals, TotalsError};
 use recount_schemas::bugs::{self, Bug};
+use recount_schemas::items::cell_of;
 use recount_schemas::{Cell, Delta, EventKey};
 
 use super::standing::{Head, Mark, Raise, push_head, push_key};
@@ -24,9 +25,59 @@ pub enum LookError {
     /// DynamoDB failed, or an item is not understood.
     #[error(transparent)]
     Totals(#[from] TotalsError),
+    /// Too many items are not understood: it is another table, perhaps.
+    #[error("more than {MAX_UNUSABLE} items of the totals are not understood; is it the right table")]
+    TooManyUnusable,
     /// The temporary file failed.
     #[error("sorting in the temporary directory failed: {0}")]
     Spill(#[from] io::Error),
+}
+
+/// Most items that are not understood of which a reading tells.
+pub const MAX_UNUSABLE: usize = 10_000;
+
+/// An item that is not understood. Others are read all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// The cell that cannot be compared; `None` for an item that is none of a cell.
+    pub cell: Option<Cell>,
+    /// Which item, and why.
+    pub why: String,
+}
+
+impl Unusable {
+    /// From an error that tells of such an item; any other error is given back. `cell`: whose ledger was read.
+    fn of(error: LookError, cell: Option<Cell>) -> Result<Self, LookError> {
+        match error {
+            LookError::Totals(error) if error.is_unusable() => {
+                let why = error.to_string();
+                let TotalsError::Item { pk, sk, .. } = error else { return Ok(Self { cell, why }) };
+                Ok(Self { cell: cell.or_else(|| cell_of(&pk, &sk)), why })
+            }
+            error => Err(error),
+        }
+    }
+}
+
+/// What a reading came to.
+#[derive(Debug, Default)]
+pub struct ReadCells {
+    /// How many cells were read.
+    pub cells: u64,
+    /// The items that are not understood. What the sort has of their cells is not whole.
+    pub unusable: Vec<Unusable>,
+}
+
+impl ReadCells {
+    /// One cell was read, or its item is not understood.
+    fn take(&mut self, read: Result<(), Unusable>) -> Result<(), LookError> {
+        match read {
+            Ok(()) => self.cells += 1,
+            Err(_) if self.unusable.len() >= MAX_UNUSABLE => return Err(LookError::TooManyUnusable),
+            Err(unusable) => self.unusable.push(unusable),
+        }
+        Ok(())
+    }
 }
 
 /// The sort, shared by the cells that are being read.
@@ -144,21 +195,31 @@ async fn read_cell(
     Ok(seen.done(again)?)
 }
 
-/// Reads the cells in `scope` into the sort. Returns how many there were.
-pub async fn read_cells(totals: &Totals, scope: &Scope, sorter: &mut Sorter) -> Result<u64, LookError> {
-    let mut count = 0;
+fn understood(read: Result<(), LookError>, cell: Option<Cell>) -> Result<Result<(), Unusable>, LookError> {
+    match read {
+        Ok(()) => Ok(Ok(())),
+        Err(error) => Unusable::of(error, cell).map(Err),
+    }
+}
+
+/// Reads the cells in `scope` into the sort. An item that is not understood holds up no other.
+pub async fn read_cells(totals: &Totals, scope: &Scope, sorter: &mut Sorter) -> Result<ReadCells, LookError> {
+    let mut done = ReadCells::default();
     let sink = &Mutex::new(sorter);
     match &scope.cells {
         Some(cells) => {
             let cells: &BTreeSet<Cell> = cells;
             let mut all = stream::iter(cells.iter().filter(|cell| scope.has(cell)).cloned())
                 .map(|cell| async move {
-                    let look = totals.look(&cell).await?;
-                    read_cell(totals, cell, look, true, sink).await
+                    let read = async {
+                        let look = totals.look(&cell).await?;
+                        read_cell(totals, cell.clone(), look, true, sink).await
+                    };
+                    understood(read.await, Some(cell.clone()))
                 })
                 .buffer_unordered(AT_ONCE);
-            while all.try_next().await?.is_some() {
-                count += 1;
+            while let Some(read) = all.try_next().await? {
+                done.take(read)?;
             }
         }
         None => {
@@ -169,16 +230,25 @@ pub async fn read_cells(totals: &Totals, scope: &Scope, sorter: &mut Sorter) -> 
             let mut all = items
                 .try_filter(|(cell, _)| std::future::ready(scope.has(cell)))
                 .map(|item| async move {
-                    let (cell, look) = item?;
-                    read_cell(totals, cell, Some(look), false, sink).await
+                    match item {
+                        Ok((cell, look)) => {
+                            let read = read_cell(totals, cell.clone(), Some(look), false, sink).await;
+                            understood(read, Some(cell))
+                        }
+                        Err(error) => understood(Err(error.into()), None),
+                    }
                 })
                 .buffer_unordered(AT_ONCE);
-            while all.try_next().await?.is_some() {
-                count += 1;
+            while let Some(read) = all.try_next().await? {
+                // A cell beyond the scope is nobody's question.
+                let asked = |unusable: &Unusable| unusable.cell.as_ref().is_none_or(|cell| scope.has(cell));
+                if read.as_ref().err().is_none_or(asked) {
+                    done.take(read)?;
+                }
             }
         }
     }
-    Ok(count)
+    Ok(done)
 }
 
 #[cfg(test)]

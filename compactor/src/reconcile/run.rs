@@ -20,9 +20,9 @@ use recount_schemas::{Cell, Delta, EventKey};
 
 use super::diff::{OutOfRange, horizon};
 use super::evidence::{self, EvidenceError};
-use super::finding::{Finding, Kind, named_sums};
+use super::finding::{Finding, Kind, Named, named_sums};
 use super::join::{Compared, Contributions, Found, JoinError, Known, compare};
-use super::look::{LookError, read_cells};
+use super::look::{LookError, Unusable, read_cells};
 use super::standing::Standings;
 use super::{Report, Verdict};
 use crate::context::{Context, ContextError};
@@ -45,6 +45,9 @@ pub enum ReconcileError {
     /// The cells could not be read.
     #[error(transparent)]
     Look(#[from] LookError),
+    /// An item is not understood, and the question is about its cell.
+    #[error("{0}; mend or delete the item, then repair")]
+    Unusable(String),
     /// Quarantine or conflicts could not be read.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
@@ -76,6 +79,7 @@ pub struct Reconciled {
 
 struct Pass {
     compared: Compared,
+    unusable: Vec<Unusable>,
     state: State,
     quarantined: u64,
     /// Why nothing can be said.
@@ -99,9 +103,10 @@ pub async fn reconcile(
     if last.undecided.is_none() && !suspects.is_empty() {
         says("looking again at the cells where something seems wrong");
         let again = Scope { cells: Some(Arc::new(suspects)), ..scope.clone() };
-        let more_cells = last.compared.more_cells;
+        let (more_cells, unusable) = (last.compared.more_cells, last.unusable);
         last = pass(context, &again, hints, says).await?;
         last.compared.more_cells += more_cells;
+        last.unusable.extend(unusable);
         resolve(context, &mut last).await?;
     }
     let mut undecided = last.undecided;
@@ -111,6 +116,8 @@ pub async fn reconcile(
 
     let found = last.compared.found;
     let mut findings: Vec<Finding> = lost(&last.state);
+    last.unusable.sort_by(|a, b| (&a.cell, &a.why).cmp(&(&b.cell, &b.why)));
+    findings.extend(last.unusable.iter().map(unusable));
     for found in &found {
         for finding in &found.outcome.findings {
             findings.push(Finding {
@@ -135,29 +142,26 @@ fn lost(state: &State) -> Vec<Finding> {
     let finding = |hole: &crate::log::state::Hole| {
         let number =
             |n: &Option<recount_schemas::SequenceNumber>, else_| n.as_ref().map_or(else_, |n| n.as_str()).to_owned();
-        Finding {
-            kind: Kind::Lost,
-            group: None,
-            month: None,
-            lane: None,
-            expected: 0,
-            actual: 0,
-            expected_sums: BTreeMap::new(),
-            actual_sums: BTreeMap::new(),
-            count: 0,
-            event_ids: Vec::new(),
-            events: Vec::new(),
-            detail: format!(
-                "stream {} may have dropped records of shard {} behind {} and before {} (log entry {})",
-                hole.stream.arn,
-                hole.shard,
-                number(&hole.lost.after, "its beginning"),
-                number(&hole.lost.before, "its end"),
-                hole.n
-            ),
-        }
+        let detail = format!(
+            "stream {} may have dropped records of shard {} behind {} and before {} (log entry {})",
+            hole.stream.arn,
+            hole.shard,
+            number(&hole.lost.after, "its beginning"),
+            number(&hole.lost.before, "its end"),
+            hole.n
+        );
+        Finding::about_none(Kind::Lost, detail)
     };
     state.lost.iter().map(finding).collect()
+}
+
+/// An item that nobody understands: a finding about its cell, or about none.
+fn unusable(Unusable { cell, why }: &Unusable) -> Finding {
+    let detail = format!("{why}; mend or delete the item, then repair");
+    match cell {
+        Some(cell) => Finding::about(Kind::Unusable, cell, Named::default(), detail),
+        None => Finding::about_none(Kind::Unusable, detail),
+    }
 }
 
 /// The difference that one event might explain.
@@ -203,7 +207,7 @@ async fn pass(
     // 2 and 3. The cells; of each, after its item, the pages and the too-old list.
     says("reading the cells and their ledgers");
     let mut sorter = Sorter::new();
-    read_cells(&context.totals, scope, &mut sorter).await?;
+    let read = read_cells(&context.totals, scope, &mut sorter).await?;
     let standings = Standings::new(sorter.finish()?);
     let passed = if bugs::on(Bug::ProgressAfterCells) { context.passed().await? } else { passed };
 
@@ -220,7 +224,8 @@ async fn pass(
     if !archived.reached_tip {
         let why = "the archive did not reach the tip of the stream; run it again".to_owned();
         let compared = Compared::default();
-        return Ok(Pass { compared, state, quarantined: in_quarantine, undecided: Some(why) });
+        let unusable = read.unusable;
+        return Ok(Pass { compared, unusable, state, quarantined: in_quarantine, undecided: Some(why) });
     }
     let known = Known {
         passed,
@@ -230,13 +235,14 @@ async fn pass(
         settled: settled.settled,
         variants: evidence::variants(&context.bucket, &context.definition, scope).await?,
         hints,
+        unusable: read.unusable.iter().filter_map(|unusable| unusable.cell.clone()).collect(),
     };
     says("comparing");
     let files = live_files(&state, &context.definition)?;
     let reader = Reader::new(context.bucket.clone(), Arc::clone(&context.definition), scope.clone(), files);
     let contributions = Contributions::Archive(Box::new(reader));
     let compared = compare(&context.definition, &known, standings, contributions).await?;
-    Ok(Pass { compared, state, quarantined: in_quarantine, undecided: None })
+    Ok(Pass { compared, unusable: read.unusable, state, quarantined: in_quarantine, undecided: None })
 }
 
 #[cfg(test)]

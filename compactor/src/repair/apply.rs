@@ -31,6 +31,8 @@ pub enum Step {
     Raised,
     /// The cell is not as the plan saw it: another plan came between. Nothing was done to it.
     Refused,
+    /// The cell's item is not understood, see reconcile. Nothing was done to it.
+    Unusable,
 }
 
 impl Step {
@@ -137,6 +139,11 @@ impl Applier<'_> {
     }
 
     async fn number(&self, cell: &CellPlan, hash: &str) -> Result<Step, ApplyError> {
+        // A plan can be old, or come from anywhere: an item that is not understood is not written, and holds up no other cell.
+        match self.totals.look(&cell.cell).await {
+            Err(error) if error.is_unusable() => return Ok(Step::Unusable),
+            looked => looked.map(drop)?,
+        }
         if self.update(&cell.cell, Expressions::correct(cell, hash, self.totals.definition())).await? {
             return Ok(Step::Done);
         }

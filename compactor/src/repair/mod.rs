@@ -162,7 +162,7 @@ pub async fn fetch(context: &Context, hash: &str) -> Result<Plan, RepairError> {
     let key = Plan::object_key(hash);
     let missing = || PlanError::Malformed { name: key.clone(), why: "it is not in the bucket".to_owned() };
     let bytes = context.bucket.get(&key, MAX_BYTES).await?.ok_or_else(missing)?;
-    Ok(Plan::read(&key, &bytes, &context.definition)?)
+    Ok(Plan::read_named(hash, &bytes, &context.definition)?)
 }
 
 /// Applies a plan and keeps what became of it, before anybody verifies: void keys are silent from then on.

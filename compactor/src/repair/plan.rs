@@ -103,6 +103,14 @@ pub enum PlanError {
         /// What is wrong.
         why: String,
     },
+    /// It is not the plan that its name says: somebody changed it.
+    #[error("{name} holds another plan: its content has the hash {found}; it was changed, make a new plan")]
+    OtherContent {
+        /// Where it was read from.
+        name: String,
+        /// The hash of what is there.
+        found: String,
+    },
     /// It is of a newer format.
     #[error("{name} is a plan of format {format}, this program reads up to {FORMAT}: use a newer one")]
     Newer {
@@ -166,7 +174,42 @@ impl Plan {
             let wanted = definition.hash().to_owned();
             return Err(PlanError::OtherDefinition { found: plan.definition, wanted });
         }
-        Ok(plan)
+        match plan.flaw(definition) {
+            Some(why) => Err(PlanError::Malformed { name: name.to_owned(), why }),
+            None => Ok(plan),
+        }
+    }
+
+    /// As [`Plan::read`], for a plan that was asked for by its hash: a content that has another one is refused.
+    pub fn read_named(hash: &str, bytes: &[u8], definition: &Definition) -> Result<Self, PlanError> {
+        let name = Self::object_key(hash);
+        let plan = Self::read(&name, bytes, definition)?;
+        let found = plan.hash().map_err(|why| PlanError::Malformed { name: name.clone(), why: why.to_string() })?;
+        if found == hash { Ok(plan) } else { Err(PlanError::OtherContent { name, found }) }
+    }
+
+    /// What no plan of this definition has that we made: a plan can come from anywhere, and is applied as it stands.
+    fn flaw(&self, definition: &Definition) -> Option<String> {
+        let measures = definition.measures.len();
+        if !self.cells.is_sorted_by(|a, b| a.cell < b.cell) {
+            return Some("its cells are not sorted, or one stands in it twice".to_owned());
+        }
+        for cell in &self.cells {
+            let named = format!("{:?} {} lane {}", cell.cell.group, cell.cell.month, cell.cell.lane);
+            if cell.cell.lane >= definition.lanes {
+                return Some(format!("{named} is beyond the definition's lanes"));
+            }
+            let deltas = std::iter::once(&cell.add).chain(cell.missing.iter().map(|missing| &missing.delta));
+            if deltas.into_iter().any(|delta| delta.sums.len() != measures) {
+                return Some(format!("what it adds to {named} does not have one sum for each measure"));
+            }
+            let mut keys: Vec<EventKey> = cell.missing.iter().map(|missing| missing.event_key).collect();
+            keys.sort_unstable();
+            if keys.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+                return Some(format!("it counts one event twice in {named}"));
+            }
+        }
+        None
     }
 
     /// Where it is kept in the bucket.

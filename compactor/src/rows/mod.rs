@@ -62,7 +62,7 @@ pub enum RowsError {
         format: u32,
     },
     /// The file is not one of ours, or damaged.
-    #[error("{file} {why}; run recount fsck")]
+    #[error("{file} {why}; restore the object that the log names")]
     Damaged {
         /// The file.
         file: String,

@@ -17,8 +17,8 @@ use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
 
 use super::claims;
-use crate::bucket::Objects;
-use crate::log::AddedFile;
+use crate::bucket::{BucketError, Objects};
+use crate::log::{AddedFile, Digest};
 
 /// An object of at most so many bytes is read in one request.
 const WHOLE: u64 = 1 << 20;
@@ -39,6 +39,7 @@ pub struct Ranged<O> {
     names: [String; 2],
     found: AtomicUsize,
     size: u64,
+    sha256: Digest,
     whole: Option<Bytes>,
     /// The end of the object as far as it has been read, where it has not been read whole.
     tail: Option<(u64, Bytes)>,
@@ -46,11 +47,17 @@ pub struct Ranged<O> {
     opened: bool,
 }
 
+/// An object that was read whole is not the one that the log names.
+#[derive(Debug, thiserror::Error)]
+#[error("is another object than the log says: its SHA-256 differs")]
+pub struct Altered;
+
 impl<O: Objects> Ranged<O> {
     /// A file of the log. Nothing is read yet.
     pub fn new(objects: O, file: &AddedFile) -> Self {
         let names = [file.target.clone(), file.source.clone()];
-        Self { objects, names, found: AtomicUsize::new(0), size: file.bytes, whole: None, tail: None, opened: false }
+        let (size, sha256) = (file.bytes, file.sha256);
+        Self { objects, names, found: AtomicUsize::new(0), size, sha256, whole: None, tail: None, opened: false }
     }
 
     async fn fetch(&self, range: Range<u64>) -> Result<Bytes> {
@@ -94,9 +101,26 @@ impl<O: Objects> Ranged<O> {
         ranges.iter().map(within).collect()
     }
 
+    /// Whether the object has the log's number of bytes. Of a small one its SHA-256 tells more, when it is read.
+    pub async fn has_its_size(&self) -> std::result::Result<bool, BucketError> {
+        if self.size <= WHOLE {
+            return Ok(true);
+        }
+        for name in &self.names {
+            if let Some(meta) = self.objects.head(name).await? {
+                return Ok(meta.bytes == self.size);
+            }
+        }
+        Ok(true) // that it is missing is told by the read
+    }
+
     async fn whole(&mut self) -> Result<Option<Bytes>> {
         if self.size <= WHOLE && self.whole.is_none() {
-            self.whole = Some(self.fetch(0..self.size).await?);
+            let whole = self.fetch(0..self.size).await?;
+            if Digest::of(&whole) != self.sha256 {
+                return Err(ParquetError::External(Box::new(Altered)));
+            }
+            self.whole = Some(whole);
         }
         Ok(self.whole.clone())
     }

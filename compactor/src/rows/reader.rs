@@ -17,7 +17,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use recount_schemas::archive;
 
-use super::ranged::Ranged;
+use super::ranged::{Altered, Ranged};
 use super::{RowsError, claims, metadata};
 use crate::bucket::{BucketError, Objects};
 use crate::log::AddedFile;
@@ -69,6 +69,12 @@ impl<O: Objects> Opened<O> {
         let name = file.target.clone();
         let mut reader = Ranged::new(objects.clone(), file);
         let options = ArrowReaderOptions::new().with_page_index_policy(page_index);
+        if !reader.has_its_size().await? {
+            return Err(RowsError::Damaged {
+                file: name,
+                why: format!("does not have the {} bytes that the log says", file.bytes),
+            });
+        }
         let loading = AssertUnwindSafe(ArrowReaderMetadata::load_async(&mut reader, options)).catch_unwind();
         let metadata = loading.await.map_err(|panic| panicked(&name, &*panic))?.map_err(|e| failed(&name, e))?;
         let opened = Self { name, reader, metadata };
@@ -76,13 +82,17 @@ impl<O: Objects> Opened<O> {
         Ok(opened)
     }
 
-    /// The file is of a format that we read, and has as many rows as the log says.
+    /// The file is of a format that we read, and of the month and with as many rows as the log says.
     fn check(&self, file: &AddedFile) -> Result<(), RowsError> {
         let footer = self.footer().file_metadata();
-        let said = footer.key_value_metadata().into_iter().flatten();
-        let format =
-            said.filter(|pair| pair.key == metadata::FORMAT).find_map(|pair| pair.value.as_ref()?.parse().ok());
-        match format {
+        let said = |key: &str| {
+            let pairs = footer.key_value_metadata().into_iter().flatten();
+            pairs.filter(|pair| pair.key == key).find_map(|pair| pair.value.as_deref())
+        };
+        if said(metadata::MONTH).is_some_and(|month| month != file.month.to_string()) {
+            return Err(self.damaged(format_args!("does not hold {}", file.month)));
+        }
+        match said(metadata::FORMAT).and_then(|format| format.parse().ok()) {
             Some(format) if format > archive::FORMAT => {
                 return Err(RowsError::Newer { file: self.name.clone(), format });
             }
@@ -180,6 +190,7 @@ fn failed(file: &str, error: ParquetError) -> RowsError {
     match error {
         ParquetError::External(inner) => match inner.downcast::<BucketError>() {
             Ok(error) => RowsError::Bucket(*error),
+            Err(inner) if inner.is::<Altered>() => RowsError::Damaged { file: file.to_owned(), why: inner.to_string() },
             Err(inner) => RowsError::Parquet { file: file.to_owned(), source: ParquetError::External(inner) },
         },
         source => RowsError::Parquet { file: file.to_owned(), source },

@@ -8,7 +8,8 @@
 //!    everything from it on again (Lambda Developer Guide, "Configuring partial batch response"); what succeeded beyond it is then found to be a
 //!    duplicate. The identifier is never empty, for that would mean that the whole batch failed.
 //!
-//! One bad record delays no good one: it goes to quarantine and the shard moves on. A record whose quarantine cannot be written counts as
+//! One bad record delays no good one: it goes to quarantine and the shard moves on. Nor does one bad item of the totals: the
+//! events of a cell that is not understood are passed by, reported, and found missing by reconcile once the item is mended. A record whose quarantine cannot be written counts as
 //! failed, so that nothing is lost.
 //!
 //! - [`start`]: what must hold before the first batch; the clients.
@@ -197,6 +198,12 @@ impl Consumer {
                     warn!(month = %cell.cell.month, lane = cell.cell.lane, events, "events came too late to be counted");
                 }
                 Ok(_) => {}
+                Err(error) if error.is_unusable() => {
+                    let events = cell.entries.len();
+                    error!(%error, events, "a cell's item is not understood; its events are passed by until it is mended");
+                    batch.settle_unusable(cell);
+                    continue;
+                }
                 Err(error) if error.may_pass() => warn!(%error, "a cell could not be applied; its records come again"),
                 Err(error) => error!(%error, "a cell cannot be applied; its records come again until this is mended"),
             }

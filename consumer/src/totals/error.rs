@@ -21,6 +21,9 @@ pub enum ItemError {
         /// What it should be.
         expected: &'static str,
     },
+    /// It takes no update as it is: it is too large, or a number in it is.
+    #[error("DynamoDB takes no update of it: {0:?}")]
+    TakesNoUpdate(String),
     /// Its keys are not those of a cell.
     #[error("it is not a cell: its keys are not a group and a month with a lane")]
     NotACell,
@@ -87,6 +90,12 @@ impl TotalsError {
             Self::Contended { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether an item was written by something else, or damaged: nobody can count in it until it is mended or deleted, and
+    /// no other item is concerned. An item of a newer format is none of these: a newer program counts in it.
+    pub fn is_unusable(&self) -> bool {
+        matches!(self, Self::Item { why, .. } if !matches!(why, ItemError::Newer(_)))
     }
 
     pub(crate) fn request<E: ProvideErrorMetadata>(what: impl Into<String>, failure: &Failure<E>) -> Self {

@@ -14,7 +14,7 @@ use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::primitives::Blob;
@@ -264,7 +264,16 @@ impl Totals {
                     caller.meter.wrote(1.0);
                     Ok(Answer::Refused(self.look_with(caller, cell).await?.unwrap_or_default()))
                 }
-                None => Err(self.failed("updating", cell, &failure)),
+                None => {
+                    if let Some(message) = invalid(&failure) {
+                        // An attribute of a wrong type, or an item that is full, refuses every update: the item says so itself.
+                        self.look_with(caller, cell).await?;
+                        if OF_THE_ITEM.iter().any(|part| message.contains(part)) {
+                            return Err(self.unusable(cell, ItemError::TakesNoUpdate(message)));
+                        }
+                    }
+                    Err(self.failed("updating", cell, &failure))
+                }
             },
         }
     }
@@ -330,12 +339,7 @@ impl Totals {
             .key(SK, AttributeValue::S(cell_sk(cell.month, cell.lane)))
     }
 
-    fn failed<E: aws_sdk_dynamodb::error::ProvideErrorMetadata>(
-        &self,
-        what: &str,
-        cell: &Cell,
-        failure: &Failure<E>,
-    ) -> TotalsError {
+    fn failed<E: ProvideErrorMetadata>(&self, what: &str, cell: &Cell, failure: &Failure<E>) -> TotalsError {
         let what = format!("{what} of cell {} in {} / {}", cell_sk(cell.month, cell.lane), self.totals, self.ledger);
         TotalsError::request(what, failure)
     }
@@ -371,6 +375,17 @@ fn refused(failure: &Failure<UpdateItemError>) -> Option<Option<item::Item>> {
         }
         _ => None,
     }
+}
+
+/// What a `ValidationException` says where the item, and not the request, is at fault (observed; the API reference gives no list).
+const OF_THE_ITEM: &[&str] = &["Item size", "Number overflow", "significant digits"];
+
+/// The message of a request that was refused as invalid, cut short.
+fn invalid(failure: &Failure<UpdateItemError>) -> Option<String> {
+    let Failure::Sdk(error) = failure else { return None };
+    let error = error.as_service_error()?;
+    let message = || error.message().unwrap_or_default().chars().take(200).collect();
+    (error.code() == Some("ValidationException")).then(message)
 }
 
 /// The capacity that an answer names.

@@ -1,6 +1,6 @@
 //! `recount-local`: the command line of local mode.
 
-use std::io::IsTerminal as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -10,7 +10,7 @@ use recount_local::io;
 use recount_local::serve::{ServeArgs, ServeError, serve};
 use recount_schemas::causes;
 use recount_schemas::host::SystemHost;
-use recount_schemas::terminal::shown_message;
+use recount_schemas::terminal::{Guarded, shown_message};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
@@ -46,7 +46,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             let asked_for = !e.use_stderr();
-            let _ = e.print(); // where the terminal is gone there is nobody to tell
+            // Where the terminal is gone there is nobody to tell. What was typed can come from anywhere.
+            let _ = match asked_for {
+                true => e.print(),
+                false => write!(Guarded(std::io::stderr()), "{}", e.render()),
+            };
             return if asked_for { ExitCode::SUCCESS } else { ExitCode::from(3) };
         }
     };
@@ -55,8 +59,8 @@ fn main() -> ExitCode {
         Command::Demo(_) => DEMO_LOG,
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(log));
-    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
+    let writer = || Guarded(std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).init();
     match run(cli) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {

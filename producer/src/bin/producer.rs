@@ -1,13 +1,13 @@
 //! The producer tool: see `producer --help`.
 
-use std::io::{IsTerminal as _, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use recount_producer::cli::Cli;
 use recount_producer::cli::run::{Exit, run};
 use recount_schemas::host::SystemHost;
-use recount_schemas::terminal::shown_message;
+use recount_schemas::terminal::{Guarded, shown_message};
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
@@ -16,13 +16,16 @@ async fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let asked_for = !error.use_stderr(); // help or version
-            let _ = error.print();
+            let _ = match asked_for {
+                true => error.print(),
+                false => write!(Guarded(std::io::stderr()), "{}", error.render()),
+            };
             return code(if asked_for { Exit::Clean } else { Exit::Usage });
         }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
+    let writer = || Guarded(std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).init();
     match run(cli, &SystemHost::shared()).await {
         Ok((report, exit)) => match writeln!(std::io::stdout(), "{report}") {
             Ok(()) => code(exit),

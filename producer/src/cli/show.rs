@@ -16,10 +16,10 @@ pub fn record(report: &RecordReport) -> String {
     let RecordReport { inserted, existed, scan_ids, seconds, .. } = report;
     let (table, project, run) = (shown(&report.table), shown(&report.project), shown(&report.run));
     if *existed {
-        let id = scan_ids.first().map_or("", String::as_str);
+        let id = shown(scan_ids.first().map_or("", String::as_str));
         return format!("another scan {id} of run {run} is in table {table} already; it stays as it is");
     }
-    let list = scan_ids.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let list = scan_ids.iter().take(3).map(|id| shown(id)).collect::<Vec<_>>().join(", ");
     let more = if *inserted > 3 { ", ..." } else { "" };
     format!("{inserted} scans of {project} into table {table} in {seconds:.1} s: {list}{more}")
 }

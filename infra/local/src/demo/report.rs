@@ -5,6 +5,7 @@ use recount_compactor::reconcile::Report as Reconciliation;
 use recount_compactor::repair::Report as Repair;
 use recount_compactor::usage::Usage;
 use recount_schemas::Definition;
+use recount_schemas::terminal::shown_message;
 use serde::Serialize;
 
 /// The most lines of totals that are shown.
@@ -98,7 +99,7 @@ impl Say {
 
     fn out(&self, text: &str) {
         if self.0 == Format::Table {
-            println!("{}", text.trim_end());
+            println!("{}", shown_message(text.trim_end()));
         }
     }
 
@@ -123,7 +124,7 @@ impl Say {
             months.len(),
             years.len()
         ));
-        self.out(&tables::usage(&Usage { months, years }, definition));
+        self.out(&tables::usage(&Usage { months, years, ..Usage::default() }, definition));
     }
 
     pub(super) fn rates(&self, rates: &Rates) {
