@@ -108,6 +108,27 @@ fn invariant_10_a_bad_record_delays_no_good_one() {
 }
 
 #[test]
+fn invariant_10_records_of_a_cell_that_is_not_understood_are_passed() {
+    let images = format!(r#""NewImage":{},"OldImage":{}"#, image("new", 7), image("old", 5));
+    let text = event(&[
+        ("s-0", "1", insert("a", "new")),
+        ("s-0", "2", change("m", "MODIFY", &images)),
+        ("s-0", "3", insert("b", "good")),
+    ]);
+    let (mut batch, work) = judge(&text);
+    for cell in &work.cells {
+        match cell.cell.group.as_str() {
+            "new" => batch.settle_unusable(cell),
+            _ => batch.settle_cell(cell, Some(&Applied { applied: keys(cell), ..Applied::default() })),
+        }
+    }
+    let unusable = Some(Verdict::Unusable);
+    assert_eq!(verdicts(&batch), [unusable.clone(), unusable, Some(Verdict::Applied)]);
+    let it = reach(&batch);
+    assert_eq!((it.lowest_failed, it.done), (None, Some("3".parse().unwrap())), "the shard moves on");
+}
+
+#[test]
 fn a_move_between_cells_is_applied_when_both_have_it() {
     let images = format!(r#""NewImage":{},"OldImage":{}"#, image("new", 7), image("old", 5));
     let text = event(&[("s-0", "1", change("m", "MODIFY", &images))]);

@@ -11,6 +11,7 @@ mod cli;
 mod damage;
 mod demo;
 mod duckdb;
+mod hostile;
 mod redelivery;
 mod repair;
 mod scan;

@@ -2,20 +2,22 @@
 //!
 //! In this order, for the last entry of the log:
 //!
-//! 1. Each added file that is live: is it at its target? Else copy it there from its source.
+//! 1. Each added file that is live: copy its upload to its target. Where the upload is gone, it must be at its target.
 //! 2. The catalog, where there is one: each month's location.
 //! 3. Delete the entry's staged sources.
 //!
 //! Step 3 is the fence: once the sources are gone, whoever is late has nothing to copy, and cannot bring back a file that
-//! a later entry removed. Nobody puts the next entry before this one is finished, so a reader by listing sees the commits
+//! a later entry removed. An object that somebody put under the target's name beforehand is replaced: the log gave the name to
+//! this file, and taking the other for it would delete the only upload. Nobody puts the next entry before this one is finished, so a reader by listing sees the commits
 //! of a month in their order.
 //!
-//! | target | source | the file in the log, read on | then |
+//! | source | target | the file in the log, read on | then |
 //! | --- | --- | --- | --- |
-//! | there | any | – | done |
-//! | not there | there | – | copy |
-//! | not there | gone | removed meanwhile | done |
-//! | not there, also on a second look | gone | live | stuck: a finding |
+//! | an upload, there | any | – | copy |
+//! | gone | there | – | done |
+//! | gone | not there | removed meanwhile | done |
+//! | gone | not there, also on a second look | live | stuck: a finding |
+//! | a live file that a compaction takes over | there | – | done, else copy |
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -75,7 +77,7 @@ async fn publish<O: Objects>(
     file: &AddedFile,
     life: &Life,
 ) -> Result<(), ArchiveError> {
-    if objects.head(&file.target).await?.is_some() {
+    if !file.source.starts_with(names::STAGING) && objects.head(&file.target).await?.is_some() {
         return Ok(());
     }
     life.check()?;
@@ -89,7 +91,7 @@ async fn publish<O: Objects>(
     if bugs::on(Bug::FailedCopyIsDone) || copied? == Copied::Done {
         return Ok(());
     }
-    // Somebody else was faster: the source is deleted only after the target is there.
+    // Somebody was faster: the source is deleted only after the target is there.
     if objects.head(&file.target).await?.is_some() {
         return Ok(());
     }

@@ -121,6 +121,42 @@ fn a_plan_of_a_newer_program_or_of_other_totals_is_refused() {
 }
 
 #[test]
+fn invariant_9_a_plan_asked_for_by_its_hash_must_have_it() {
+    let plan = Plan::make(&definition(), &[found()]);
+    let (hash, bytes) = (plan.hash().unwrap(), plan.to_bytes().unwrap());
+    assert_eq!(Plan::read_named(&hash, &bytes, &definition()).unwrap(), plan);
+    let text = String::from_utf8(bytes).unwrap();
+    let tampered = text.replace("\"events\":-3", "\"events\":1000000");
+    assert_ne!(tampered, text);
+    let refused = Plan::read_named(&hash, tampered.as_bytes(), &definition()).unwrap_err();
+    assert!(matches!(refused, PlanError::OtherContent { .. }), "{refused}");
+}
+
+#[test]
+fn a_plan_that_no_program_of_ours_made_is_refused() {
+    let made = Plan::make(&definition(), &[found()]);
+    let spoiled = |spoil: &dyn Fn(&mut Plan)| {
+        let mut plan = made.clone();
+        spoil(&mut plan);
+        Plan::read("p", &plan.to_bytes().unwrap(), &definition())
+    };
+    assert!(spoiled(&|_| {}).is_ok());
+    let spoils: [&dyn Fn(&mut Plan); 5] = [
+        &|plan| plan.cells.push(plan.cells[0].clone()),
+        &|plan| plan.cells[0].cell.lane = 1,
+        &|plan| plan.cells[0].add.sums.clear(),
+        &|plan| plan.cells[0].missing[0].delta.sums.push(Default::default()),
+        &|plan| {
+            let again = plan.cells[0].missing[0].clone();
+            plan.cells[0].missing.push(again);
+        },
+    ];
+    for (i, spoil) in spoils.into_iter().enumerate() {
+        assert!(matches!(spoiled(spoil), Err(PlanError::Malformed { .. })), "{i}");
+    }
+}
+
+#[test]
 fn a_report_is_known_by_its_name() {
     let hash = "0".repeat(64);
     assert_eq!(Plan::reported(&Plan::report_key(&hash)), Some(hash.as_str()));

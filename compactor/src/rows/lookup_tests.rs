@@ -80,6 +80,34 @@ async fn a_published_file_is_read_at_its_target_after_its_source_is_gone() {
 }
 
 #[tokio::test]
+async fn another_file_than_the_log_says_is_an_error() {
+    let objects = Memory::new();
+    // A small one by its SHA-256, though it is a file of ours with as many rows.
+    let (added, _) = file(&objects, 10).await;
+    let (other, _) = file(&objects, 11).await;
+    let swapped = AddedFile { source: other.source, target: other.target, bytes: other.bytes, ..added };
+    let batches: Result<Vec<RecordBatch>, _> = read(&objects, &swapped, &[column::EVENT_ID]).try_collect().await;
+    let error = batches.unwrap_err();
+    assert!(matches!(&error, RowsError::Damaged { why, .. } if why.contains("SHA-256")), "{error}");
+    // A large one by its size, and by the month in its footer.
+    let (added, _) = file(&objects, 60_000).await;
+    assert!(added.bytes > 1 << 20, "{} bytes", added.bytes);
+    let larger = [objects.bytes(&added.source).unwrap().as_ref(), b"more"].concat();
+    let november = added.month;
+    for (bytes, month, what) in [
+        (Bytes::from(larger), november, "bytes"),
+        (objects.bytes(&added.source).unwrap(), "2025-01".parse().unwrap(), "2025-01"),
+    ] {
+        objects.put(&added.source, bytes).await.unwrap();
+        let file = AddedFile { month, ..added.clone() };
+        let batches: Result<Vec<RecordBatch>, _> = read(&objects, &file, &[column::EVENT_ID]).try_collect().await;
+        let error = batches.unwrap_err();
+        assert!(matches!(&error, RowsError::Damaged { why, .. } if why.contains(what)), "{error}");
+        objects.put(&added.source, Bytes::from_static(b"")).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_parquet_file_is_an_error() {
     let objects = Memory::new();
     let (mut added, _) = file(&objects, 10).await;

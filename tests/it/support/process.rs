@@ -39,12 +39,23 @@ impl Serve {
 
     /// The same, with more options.
     pub fn start_with(dir: &Path, port: u16, definition: Option<&Path>, options: &[&str]) -> Self {
+        Self::start_logging(dir, port, definition, options, Stdio::null())
+    }
+
+    /// The same, with its standard error kept.
+    pub fn start_logging(
+        dir: &Path,
+        port: u16,
+        definition: Option<&Path>,
+        options: &[&str],
+        log: impl Into<Stdio>,
+    ) -> Self {
         let mut command = Command::new(binary("recount-local"));
         command.args(["serve", "--port", &port.to_string(), "--data"]).arg(dir).args(options);
         if let Some(definition) = definition {
             command.arg("--definition").arg(definition);
         }
-        Self::spawn(command, port)
+        Self::spawn(command, port, log.into())
     }
 
     /// Starts it where a process may have so many open files.
@@ -52,11 +63,11 @@ impl Serve {
         let mut command = Command::new("sh");
         command.args(["-c", r#"ulimit -n "$1"; shift; exec "$@""#, "sh", &files.to_string()]);
         command.arg(binary("recount-local")).args(["serve", "--port", &port.to_string(), "--data"]).arg(dir);
-        Self::spawn(command, port)
+        Self::spawn(command, port, Stdio::null())
     }
 
-    fn spawn(mut command: Command, port: u16) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("serve starts");
+    fn spawn(mut command: Command, port: u16, log: Stdio) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("serve starts");
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut lines = BufReader::new(stdout).lines();
         let ready = lines.next().expect("serve says a line before it ends").expect("the line is UTF-8");
