@@ -246,7 +246,7 @@ async fn hostile_names_go_through_everything_and_control_nothing() {
     assert_eq!(shell.json(0, &["reconcile"])["verdict"], "clean");
 
     // What is asked wrongly, or names things that are not there.
-    for name in names.iter().filter(|name| !name.contains('\0')) {
+    for name in names.iter().filter(|name| !name.contains('\0')).step_by(2) {
         for arguments in [
             ["explain", "acme", name.as_str()],
             ["usage", "--year", name],
@@ -260,7 +260,7 @@ async fn hostile_names_go_through_everything_and_control_nothing() {
         assert_eq!(shell.run("recount-local", &[], &["serve", "--port", name]).status.code(), Some(3));
         assert_eq!(shell.run("producer", &[], &["load", "--time-zone", name]).status.code(), Some(3));
     }
-    for name in names.iter().filter(|name| !name.contains('\0')).step_by(3) {
+    for name in names.iter().filter(|name| !name.contains('\0')).step_by(5) {
         for variable in [
             "RECOUNT_TOTALS_TABLE",
             "RECOUNT_LEDGER_TABLE",
