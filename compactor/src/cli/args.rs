@@ -75,7 +75,7 @@ Ends with 1 where the stream may have dropped records before this run read them,
     Recompute,
     /// Hold the live totals against the archive.
     #[command(after_help = "Exact while events flow; archives to the tip first.
-Finding kinds: missing doubled damaged unbacked conflicting wrong_cell quarantined too_old lost.
+Finding kinds: missing doubled damaged unbacked conflicting wrong_cell quarantined too_old unusable lost.
 
 Example: recount reconcile --month 2026-11 --format json")]
     Reconcile {
