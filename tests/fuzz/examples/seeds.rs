@@ -187,6 +187,7 @@ fn logs(definition: &Definition, records: &[Vec<u8>]) -> Vec<Vec<u8>> {
         n,
         kind,
         previous: None,
+        folded: None,
         at_ms: 5,
         definition: definition.hash().into(),
         token: "0af1".into(),
