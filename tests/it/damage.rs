@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_dynamodb::types::AttributeValue;
 use bench::{Added, Bench, Told, cell, told};
 use recount_compactor::contributions::Scope;
-use recount_compactor::reconcile::{Kind, reconcile};
+use recount_compactor::reconcile::{Kind, Verdict, reconcile};
 use recount_compactor::repair::repair;
 use recount_local::pipeline::Options;
 use recount_schemas::items::PageName;
@@ -288,12 +288,25 @@ async fn invariant_9_items_that_are_not_understood_are_refused() {
     assert_life_goes_on(&mut bench, &projects).await;
 }
 
-/// Neither reconcile nor repair goes on, both say why, and nothing changes.
+/// An item of a newer format stops reconcile and repair; any other is the one finding. Both say why, and nothing changes.
 async fn assert_refused(bench: &Bench, says: &[&str]) {
     let (before, context) = (bench.tables().await, bench.world.pipeline.context());
-    let reconciled = reconcile(context, &Scope::all(), &|_| {}).await.map(|r| r.report);
-    let repaired = repair(context, &Scope::all(), true, &|_| {}).await;
-    for why in [reconciled.unwrap_err().to_string(), repaired.unwrap_err().to_string()] {
+    let reconciled = reconcile(context, &Scope::all(), &|_| {}).await.map(|r| r.report).map_err(|e| e.to_string());
+    let repaired = repair(context, &Scope::all(), true, &|_| {}).await.map_err(|e| e.to_string());
+    let repaired = repaired.map(|report| {
+        assert!(report.plans.is_empty() && report.applied.is_empty(), "{report:?}");
+        report.reconciled.unwrap()
+    });
+    for report in [reconciled, repaired] {
+        assert_eq!(report.is_err(), says.contains(&"newer"), "{report:?}");
+        let why = report.map_or_else(
+            |why| why,
+            |report| {
+                let kinds: Vec<Kind> = report.findings.iter().map(|finding| finding.kind).collect();
+                assert_eq!((report.verdict, kinds), (Verdict::Findings, vec![Kind::Unusable]));
+                report.findings[0].detail.clone()
+            },
+        );
         assert!(says.iter().all(|part| why.contains(part)), "{why:?} does not say {says:?}");
     }
     assert_eq!(bench.tables().await, before);
