@@ -281,6 +281,7 @@ async fn keys_are_found_in_each_row_group_and_the_others_are_not_read() {
         let objects = Memory::new();
         let (mut added, _) = file(&objects, 10).await;
         (added.bytes, added.rows, added.first_key, added.last_key) = (bytes.len() as u64, 90, key(0), key(89));
+        added.sha256 = crate::log::Digest::of(&bytes);
         objects.put(&added.source, bytes.into()).await.unwrap();
         let opened = Opened::new(&objects, &added, PageIndexPolicy::Optional).await.unwrap();
         // Places of keys; the row groups with them; how many rows are read, by pages of ten or by row groups of thirty.
