@@ -1,7 +1,7 @@
 //! The events that make a number: every archived event of a group's month, counted or not, and why.
 //!
-//! - [`listing`]: what is said of each event, by what the ledger has. Pure.
-//! - [`rows`]: the archived events of a group's month, by creation time.
+//! - `listing`: what is said of each event, by what the ledger has. Pure.
+//! - `rows`: the archived events of a group's month, by creation time.
 //!
 //! Reads only. What the stream has and the archive does not have yet is not listed, but counted: keys of the ledger without
 //! a row. Events come sorted by creation time through the external sort, so their number is not bounded by memory.
