@@ -10,7 +10,7 @@
 //! | elements of a list in it | [`MAX_LIST`], and a byte each | as above |
 //! | rows of a row group, values of a page | [`MAX_GROUP_ROWS`] | the writer closes a row group at an eighth of it |
 //! | bytes of a column chunk, and of a page when decompressed | [`MAX_CHUNK`] | a commit has at most 256 MiB of records, and one page of GetRecords (10 MiB) |
-//! | nesting | [`MAX_DEPTH`] | the format's own is 6 |
+//! | nesting | `MAX_DEPTH` | the format's own is 6 |
 //!
 //! (parquet.thrift of apache/parquet-format has the members; thrift's `thrift-compact-protocol.md` the encoding.)
 
