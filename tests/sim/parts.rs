@@ -330,8 +330,12 @@ pub fn judge(world: &World, name: &str, done: Option<&Result<Reconciled, Reconci
         let allowed = match finding.kind {
             Kind::Lost => lossy,
             Kind::Unbacked => lossy,
-            // Counted, not archived, and then forgotten by the ledger: nothing can back it any more.
-            Kind::Damaged => lossy && world.clock.now() > LEDGER_DAYS as u64 * DAY_US,
+            // Counted, not archived, and then forgotten by the ledger: nothing can back it any more. What is created long
+            // before it comes is forgotten sooner. (That the number is right, the looks at the cells say.)
+            Kind::Damaged => {
+                let old = world.clock.now() > LEDGER_DAYS as u64 * DAY_US;
+                lossy && (old || world.has(Fault::Late) || world.has(Fault::Ancient))
+            }
             Kind::Missing => world.has(Fault::NewStream),
             Kind::TooOld => world.has(Fault::Ancient),
             Kind::Conflicting => world.has(Fault::Variant),
