@@ -4,6 +4,7 @@
 //!
 //! - [`bucket`]: S3, by meaning.
 //! - [`log`]: what is in the archive, in which order it came there. The truth that every view follows.
+//! - [`mod@commit`]: putting the next entry of the log, whoever else puts one.
 //! - [`rows`]: events as rows of Parquet files, written and read.
 //! - [`archive`]: a run that brings what is new in the stream into the archive.
 //!
@@ -19,6 +20,7 @@
 pub mod archive;
 pub mod bucket;
 pub mod cli;
+pub mod commit;
 pub mod context;
 pub mod contributions;
 pub mod explain;

@@ -4,16 +4,7 @@
 //! 2. Read the shards beyond the log.
 //! 3. Tell rows from duplicates, conflicts and what cannot be judged; write the latter two beside the archive.
 //! 4. Stage one file per month.
-//! 5. Put the next entry:
-//!
-//!    | under that number stands | then |
-//!    | --- | --- |
-//!    | ours, byte for byte | 6 |
-//!    | somebody's compaction | finish it; the same ranges and uploads go under the next number, with new targets |
-//!    | somebody's archive entry | finish it; back to 2: our ranges no longer begin where the log ends |
-//!    | nobody can say | end the run: nothing is planned or tidied any more |
-//!
-//!    A number beyond the window of the plan: the plan is thrown away.
+//! 5. Put the next entry: see [`commit`].
 //! 6. Finish it, and go on from 2, until the tip or the end of the run's time.
 
 use std::collections::BTreeSet;
@@ -21,12 +12,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use recount_schemas::bugs::{self, Bug};
 use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::{Definition, ShardId};
 
-use super::finish::{Catalog, finish};
+use super::finish::Catalog;
 use super::gather::{Gathered, Gatherer, vanished};
 use super::kinesis::Kinesis;
 use super::life::Life;
@@ -37,10 +27,9 @@ use super::source::{Source, Summary};
 use super::tidy::tidy;
 use super::{ArchiveError, Limits, MAX_COMMIT_BYTES};
 use crate::bucket::{Bucket, Objects};
-use crate::log::entry::FORMAT;
-use crate::log::state::{Hole, WINDOW};
-use crate::log::store;
-use crate::log::{Committed, Digest, Entry, Kind, LogStore, ShardRange, State, StoreError, check, names};
+use crate::commit::{self, Committer, Ended, Outcome, Proposal};
+use crate::log::state::Hole;
+use crate::log::{Entry, Kind, LogStore, ShardRange, State, names};
 use crate::rows::{Written, write};
 
 /// How far a run goes, if its time allows.
@@ -73,13 +62,31 @@ struct Plan {
     files: Vec<(String, Written)>,
 }
 
-/// What became of a plan.
-enum Outcome {
-    Committed,
-    /// Somebody else read the shards on.
-    Overtaken,
-    /// The log went beyond the plan's window.
-    TooLate,
+impl Proposal for Plan {
+    fn base(&self) -> u64 {
+        self.base
+    }
+
+    fn entry(&self, state: &State, header: Entry) -> Entry {
+        let n = state.next;
+        let added = self.files.iter().enumerate().map(|(i, (source, written))| {
+            let target = names::target(written.month, state.version(written.month), n, i);
+            written.added(source.clone(), target)
+        });
+        Entry {
+            kind: self.kind,
+            token: self.token.clone(),
+            stream: Some(self.summary.stream.clone()),
+            retention_hours: Some(self.summary.retention_hours),
+            ranges: self.ranges.clone(),
+            added: added.collect(),
+            ..header
+        }
+    }
+
+    fn survives(&self, others: &[Kind], _: &State) -> bool {
+        others.iter().all(|kind| kind.replaces()) || bugs::on(Bug::RangesOverlap)
+    }
 }
 
 impl<O: Objects, S: Source> Archiver<O, S> {
@@ -155,10 +162,18 @@ impl<O: Objects, S: Source> Archiver<O, S> {
         state: &mut State,
         report: &mut ArchiveReport,
     ) -> Result<(), ArchiveError> {
+        let committer = Committer {
+            objects: &self.objects,
+            log,
+            definition: self.definition.hash(),
+            catalog: self.catalog.as_deref(),
+            host: &self.host,
+            life,
+        };
         if !bugs::on(Bug::PreviousEntryIsNotFinished) {
-            self.finish(log, state, life).await?;
+            committer.finish(state).await?;
         }
-        self.close_former_lives(log, state, life, report).await?;
+        self.close_former_lives(&committer, state, report).await?;
         let mut tips: BTreeSet<ShardId> = BTreeSet::new();
         while life.may_read() && !matches!(until, Until::Commits(most) if report.commits >= most) {
             let summary = self.source.describe().await?;
@@ -181,8 +196,8 @@ impl<O: Objects, S: Source> Archiver<O, S> {
                 break;
             }
             let plan = self.plan(summary.clone(), gathered, state, life).await?;
-            match self.commit(plan, log, state, life, report).await? {
-                Outcome::Committed => {
+            match self.commit(&plan, &committer, state, report).await? {
+                Outcome::Committed(_) => {
                     tips = now_at_tip;
                     report.reached_tip = reached_tip;
                     note_shards(state, &summary, report);
@@ -201,26 +216,15 @@ impl<O: Objects, S: Source> Archiver<O, S> {
         Ok(())
     }
 
-    /// What is live, and what was put last, must be this definition's.
-    fn check_definition(&self, state: &State) -> Result<(), ArchiveError> {
-        let ours = self.definition.hash();
-        let last = state.last.iter().map(|entry| (entry.n, &entry.definition));
-        let mut all = state.live().map(|live| (live.n, &live.definition)).chain(last);
-        match all.find(|(_, found)| *found != ours) {
-            Some((n, found)) => Err(ArchiveError::OtherDefinition { n, found: found.clone(), ours: ours.to_owned() }),
-            None => Ok(()),
-        }
-    }
-
     /// A stream that was deleted and made anew: what its former life still held, nobody can read any more. Its open shards
     /// are closed, as lost.
     async fn close_former_lives(
         &self,
-        log: &LogStore<O>,
+        committer: &Committer<'_, O>,
         state: &mut State,
-        life: &Life,
         report: &mut ArchiveReport,
     ) -> Result<(), ArchiveError> {
+        let life = committer.life;
         let summary = self.source.describe().await?;
         // Each turn closes one former life, or finds that another run did.
         while life.may_write() {
@@ -238,7 +242,7 @@ impl<O: Objects, S: Source> Archiver<O, S> {
             let Some((stream, readings)) = former else { break };
             let gathered = Gathered { readings, ..Gathered::default() };
             let plan = self.plan(Summary { stream, ..summary.clone() }, gathered, state, life).await?;
-            self.commit(plan, log, state, life, report).await?;
+            self.commit(&plan, committer, state, report).await?;
         }
         Ok(())
     }
@@ -253,7 +257,7 @@ impl<O: Objects, S: Source> Archiver<O, S> {
     ) -> Result<Plan, ArchiveError> {
         let kind = if gathered.is_renewal() { Kind::Renewal } else { Kind::Archive };
         let base = state.next;
-        let token = format!("{:016x}{:016x}", self.host.random_u64(), self.host.random_u64());
+        let token = commit::token(&self.host);
         let sorted = sort(&self.objects, &self.definition, &summary.name, state, gathered.readings).await?;
         write_aside(&self.objects, sorted.aside, life).await?;
         let mut files = Vec::new();
@@ -273,81 +277,24 @@ impl<O: Objects, S: Source> Archiver<O, S> {
     /// Steps 5 and 6.
     async fn commit(
         &self,
-        plan: Plan,
-        log: &LogStore<O>,
+        plan: &Plan,
+        committer: &Committer<'_, O>,
         state: &mut State,
-        life: &Life,
         report: &mut ArchiveReport,
     ) -> Result<Outcome, ArchiveError> {
-        loop {
-            let n = state.next;
-            if n >= plan.base + WINDOW {
-                return Ok(Outcome::TooLate);
-            }
-            let entry = self.entry(&plan, state);
-            check::follows(state, &entry)?;
-            let bytes = Bytes::from(entry.to_bytes()?);
-            let put = log.put(n, &bytes, || life.may_write()).await;
-            if bugs::on(Bug::LostAnswerIsForgotten) && matches!(put, Err(StoreError::Undecided { .. })) {
-                for (source, _) in &plan.files {
-                    self.objects.delete(source).await?;
-                }
-                return Ok(Outcome::TooLate);
-            }
-            if put? == Committed::Ours {
-                note_commit(&plan, n, report);
-                state.apply(entry, Digest::of(&bytes))?;
-                log.keep(state).await;
-                self.finish(log, state, life).await?;
-                return Ok(Outcome::Committed);
-            }
-            report.races += 1;
-            let kinds = log.catch_up(state).await?;
-            self.finish(log, state, life).await?;
-            let overtaken = kinds.iter().any(|kind| *kind != Kind::Compaction) && !bugs::on(Bug::RangesOverlap);
-            if overtaken || state.next != n + kinds.len() as u64 {
-                return Ok(Outcome::Overtaken);
-            }
+        let Ended { outcome, races } = committer.commit(plan, state).await?;
+        report.races += races;
+        if let Outcome::Committed(n) = outcome {
+            note_commit(plan, n, report);
         }
-    }
-
-    /// The plan as the entry that would come next.
-    fn entry(&self, plan: &Plan, state: &State) -> Entry {
-        let n = state.next;
-        let target = |written: &Written, i| names::target(written.month, state.version(written.month), n, i);
-        let files = plan.files.iter().enumerate();
-        Entry {
-            format: FORMAT,
-            n,
-            kind: plan.kind,
-            previous: state.head,
-            folded: store::folded(state).map(|text| Digest::of(text.get().as_bytes())),
-            at_ms: self.host.now_ms(),
-            definition: self.definition.hash().to_owned(),
-            token: plan.token.clone(),
-            base: plan.base,
-            stream: Some(plan.summary.stream.clone()),
-            retention_hours: Some(plan.summary.retention_hours),
-            ranges: plan.ranges.clone(),
-            added: files.map(|(i, (source, written))| written.added(source.clone(), target(written, i))).collect(),
-            removed: Vec::new(),
-            versions: std::collections::BTreeMap::new(),
-        }
-    }
-
-    /// Finishes the last entry. Whatever others put comes by here before anything else is written, so this is where a log of
-    /// another definition is refused.
-    async fn finish(&self, log: &LogStore<O>, state: &mut State, life: &Life) -> Result<(), ArchiveError> {
-        self.check_definition(state)?;
-        finish(&self.objects, log, self.catalog.as_deref(), state, life).await?;
-        self.check_definition(state)
+        Ok(outcome)
     }
 }
 
 fn note_commit(plan: &Plan, n: u64, report: &mut ArchiveReport) {
     match plan.kind {
         Kind::Renewal => report.renewals += 1,
-        Kind::Archive | Kind::Compaction => report.commits += 1,
+        _ => report.commits += 1,
     }
     for range in &plan.ranges {
         report.records += range.records;

@@ -133,6 +133,7 @@ async fn compact(objects: Memory, host: Arc<TestHost>) -> Result<(), ArchiveErro
         at_ms: host.now_ms(),
         definition: definition().hash().to_owned(),
         token: format!("{:016x}", host.random_u64()),
+        origin: None,
         base: n,
         stream: None,
         retention_hours: None,

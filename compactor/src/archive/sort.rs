@@ -87,7 +87,8 @@ pub async fn sort<O: Objects>(
                     };
                     // What was judged is UTF-8.
                     let text = std::str::from_utf8(&record.data).unwrap_or_default();
-                    sorted.rows.entry(judged.month).or_default().push(ArchivedRow::new(&judged, content, text, place));
+                    let row = ArchivedRow::new(definition, &judged, content, text, place);
+                    sorted.rows.entry(judged.month).or_default().push(row);
                 }
             }
         }

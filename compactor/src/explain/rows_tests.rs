@@ -18,7 +18,7 @@ fn row(definition: &Definition, n: i64, old: ItemState, new: ItemState) -> Archi
     let arrived_us = NOVEMBER + 60_000_000;
     let judged = definition.judge(text.as_bytes(), arrived_us).unwrap();
     let place = Place { shard: "s".parse().unwrap(), sequence: n.to_string().parse().unwrap(), arrived_us };
-    ArchivedRow::new(&judged, judged.change.content_hash().0, &text, place)
+    ArchivedRow::new(definition, &judged, judged.change.content_hash().0, &text, place)
 }
 
 /// Each event of group g0 in January 2026: its ID, what it adds, whether it adds elsewhere.

@@ -5,12 +5,15 @@
 //! | its number is the next, it holds the digest of the one before | the log is dense and nobody has rewritten it |
 //! | it adds no shard range that does not begin where the last one ended, and none for a closed shard | ranges tile: nothing lost, nothing read twice |
 //! | a shard begins only when its known parents are closed | order within a lineage, and no record between them overlooked |
-//! | records = rows + duplicates + conflicts + quarantined, and all rows are in added files | nothing vanished on the way |
-//! | an archive entry adds one file to a month | a commit appears in a month at once |
+//! | records = rows + duplicates + conflicts + quarantined, and all rows of what was read are in added files | nothing vanished on the way |
+//! | only an archive entry and a renewal name a stream and ranges | what nobody read from the stream is in no range of it |
+//! | only an addition and an erasure have an origin, and they must | rows that no range accounts for say where they come from |
+//! | an archive entry or an addition adds one file to a month | a commit appears in a month at once |
 //! | targets have the month, its version and the entry's number in their names | no two entries write one name |
-//! | only a compaction removes files: all live files of the months whose version it sets to its own number | a version is whole |
+//! | only a compaction and an erasure remove files: all live files of the months whose version they set to their own number | a version is whole |
 //! | a compaction's rows are those it removes | invariant 7 |
-//! | its texts and lists are within [`MAX_ARN`], [`MAX_PARENTS`], [`MAX_SUMS`], a group's length; no file is above [`MAX_FILE`] | a damaged entry costs no more than its bytes |
+//! | an erasure's rows count as those it removes: as many, the same sums, the same hash over all that a total depends on | no erasure changes a total |
+//! | its texts and lists are within [`MAX_ARN`], [`MAX_ORIGIN`], [`MAX_PARENTS`], [`MAX_SUMS`], a group's length; no file is above [`MAX_FILE`] | a damaged entry costs no more than its bytes |
 //! | its number is below base + [`WINDOW`] | older uploads are garbage and may be deleted |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +28,8 @@ use super::state::{ShardEnd, State, WINDOW};
 
 /// The longest ARN, in bytes (IAM User Guide, "IAM and STS quotas": 2,048 for the longest of them).
 pub const MAX_ARN: usize = 2_048;
+/// The longest origin, in bytes.
+pub const MAX_ORIGIN: usize = 200;
 /// The most parents of a shard: it was split from one, or merged from two.
 pub const MAX_PARENTS: usize = 2;
 /// The most sums of a fingerprint: one for each measure.
@@ -90,24 +95,56 @@ pub fn follows(state: &State, entry: &Entry) -> Result<(), LogError> {
         return Err(broken(format!("it was planned when the log had {} entries", entry.base)));
     }
     sizes(entry).map_err(|why| broken(why.into()))?;
-    match entry.kind {
-        Kind::Archive | Kind::Renewal if entry.stream.is_none() => return Err(broken("it names no stream".into())),
-        Kind::Compaction if !entry.ranges.is_empty() => return Err(broken("a compaction reads no shard".into())),
-        Kind::Renewal if !entry.added.is_empty() => return Err(broken("a renewal adds no file".into())),
-        Kind::Archive | Kind::Renewal if !entry.removed.is_empty() || !entry.versions.is_empty() => {
-            return Err(broken("only a compaction removes files".into()));
-        }
-        _ => {}
-    }
+    kind(entry).map_err(|why| broken(why.into()))?;
     ranges(state, entry).map_err(broken)?;
     removed(state, entry).map_err(broken)?;
     added(state, entry).map_err(broken)
+}
+
+/// An entry has what its kind has, and nothing else.
+///
+/// | kind | stream | ranges | files added | files removed | origin |
+/// | --- | --- | --- | --- | --- | --- |
+/// | archive | yes | some | any | none | none |
+/// | renewal | yes | some | none | none | none |
+/// | compaction | – | none | any | all of its months | none |
+/// | addition | none | none | at least one | none | yes |
+/// | erasure | none | none | any | all of its months | yes |
+fn kind(entry: &Entry) -> Result<(), &'static str> {
+    if entry.kind.reads_shards() && entry.stream.is_none() {
+        return Err("it names no stream");
+    }
+    match entry.kind {
+        Kind::Compaction if !entry.ranges.is_empty() => return Err("a compaction reads no shard"),
+        Kind::Addition | Kind::Erasure if !entry.ranges.is_empty() || entry.stream.is_some() => {
+            return Err("an addition or an erasure reads no stream");
+        }
+        Kind::Renewal if !entry.added.is_empty() => return Err("a renewal adds no file"),
+        Kind::Addition if entry.added.is_empty() => return Err("an addition adds no file"),
+        _ => {}
+    }
+    if !entry.kind.replaces() && !(entry.removed.is_empty() && entry.versions.is_empty()) {
+        return Err("only a compaction or an erasure removes files");
+    }
+    let origin = entry.origin.as_deref();
+    match (origin, matches!(entry.kind, Kind::Addition | Kind::Erasure)) {
+        (None, false) => Ok(()),
+        (None, true) => Err("it does not say where its rows come from"),
+        (Some(_), false) => Err("only an addition or an erasure has an origin"),
+        (Some(text), true) if text.trim().is_empty() || text.chars().any(char::is_control) => {
+            Err("its origin is empty or no line of text")
+        }
+        (Some(_), true) => Ok(()),
+    }
 }
 
 /// No text, list or file is larger than any that is written.
 fn sizes(entry: &Entry) -> Result<(), &'static str> {
     if entry.definition.len() > MAX_NAME || entry.stream.as_ref().is_some_and(|stream| stream.arn.len() > MAX_ARN) {
         return Err("its definition's hash or its stream's ARN is too long");
+    }
+    if entry.origin.as_ref().is_some_and(|origin| origin.len() > MAX_ORIGIN) {
+        return Err("its origin is too long");
     }
     if entry.ranges.iter().any(|range| range.parents.len() > MAX_PARENTS) {
         return Err("a shard has more than two parents");
@@ -155,7 +192,7 @@ fn ranges(state: &State, entry: &Entry) -> Result<(), String> {
         here.insert(shard, range.closed);
     }
     let in_files = entry.added.iter().try_fold(0u64, |sum, file| sum.checked_add(file.rows));
-    if entry.kind != Kind::Compaction && in_files != Some(rows) {
+    if entry.kind.reads_shards() && in_files != Some(rows) {
         return Err(format!("its ranges gave {rows} rows, its files have another number"));
     }
     Ok(())
@@ -203,7 +240,7 @@ fn removed(state: &State, entry: &Entry) -> Result<(), String> {
     if gone != all {
         return Err("it does not remove just the live files of the months that get a new version".into());
     }
-    if entry.kind == Kind::Compaction {
+    if entry.kind.replaces() {
         let mut change: BTreeMap<Month, (Fingerprint, Fingerprint)> = BTreeMap::new();
         let too_large = || "its sums do not fit".to_owned();
         for file in gone.iter().filter_map(|target| state.find(target)).map(|live| &live.file) {
@@ -212,11 +249,29 @@ fn removed(state: &State, entry: &Entry) -> Result<(), String> {
         for file in &entry.added {
             change.entry(file.month).or_default().1.add(&file.fingerprint).ok_or_else(too_large)?;
         }
-        if let Some((month, _)) = change.iter().find(|(_, (before, after))| before != after) {
-            return Err(format!("the rows of month {month} are not those that it removes"));
+        let erases = entry.kind == Kind::Erasure;
+        let kept = |before: &Fingerprint, after: &Fingerprint| match erases {
+            true => count_the_same(before, after),
+            false => are_the_same(before, after),
+        };
+        if let Some((month, _)) = change.iter().find(|(_, (before, after))| !kept(before, after)) {
+            let what = if erases { "do not count as those" } else { "are not those" };
+            return Err(format!("the rows of month {month} {what} that it removes"));
         }
     }
     Ok(())
+}
+
+/// Whether these are the same rows. Files of format 1 do not say what their rows count; one that is written anew does.
+fn are_the_same(before: &Fingerprint, after: &Fingerprint) -> bool {
+    let counts = before.counts.is_none() || before.counts == after.counts;
+    counts && (before.rows, before.hash, &before.sums) == (after.rows, after.hash, &after.sums)
+}
+
+/// Whether these rows give every total the same, though they may have lost what no total depends on. Of files of format 1
+/// this cannot be said: they must be compacted before anything is erased from them.
+fn count_the_same(before: &Fingerprint, after: &Fingerprint) -> bool {
+    before.counts.is_some() && (before.rows, before.counts, &before.sums) == (after.rows, after.counts, &after.sums)
 }
 
 /// What is added has the names that its place in the log gives it.
@@ -229,17 +284,17 @@ fn added(state: &State, entry: &Entry) -> Result<(), String> {
         if name != (names::Target { month: *month, version, n: entry.n }) {
             return Err(format!("{target} is not a name for month {month}, version {version}, entry {}", entry.n));
         }
-        let taken_over = entry.kind == Kind::Compaction && entry.removed.contains(source);
+        let taken_over = entry.kind.replaces() && entry.removed.contains(source);
         if !taken_over && names::staged_base(source) != Some(entry.base) {
             return Err(format!("{} is not a source of a plan with base {}", shortened(source), entry.base));
         }
         if !targets.insert(target) || !sources.insert(source) {
             return Err(format!("{target} is added twice, or its source is used twice"));
         }
-        if !months.insert(month) && entry.kind == Kind::Archive {
+        if !months.insert(month) && !entry.kind.replaces() {
             return Err(format!("month {month} gets two files"));
         }
-        if entry.kind == Kind::Compaction && !entry.versions.contains_key(month) {
+        if entry.kind.replaces() && !entry.versions.contains_key(month) {
             return Err(format!("month {month} gets a file but no version"));
         }
         let ordered = file.first_key <= file.last_key && file.first_group <= file.last_group;

@@ -15,7 +15,9 @@ use sha2::{Digest as _, Sha256};
 use super::LogError;
 
 /// The format of entries that this code writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+///
+/// Format 2 added additions and erasures, [`Entry::origin`] and [`Fingerprint::counts`].
+pub const FORMAT: u32 = 2;
 /// The largest entry, in bytes. A commit of 256 MiB over a thousand shards and a hundred months stays far below.
 pub const MAX_BYTES: u64 = 16 << 20;
 
@@ -80,8 +82,24 @@ pub enum Kind {
     Archive,
     /// It only says again, for each shard, that it is read to its tip.
     Renewal,
-    /// It replaces the files of one month by fewer, with the same rows.
+    /// It replaces the files of months by fewer, with the same rows.
     Compaction,
+    /// It adds rows that no reading of the stream brought: redriven or backfilled ones.
+    Addition,
+    /// It replaces the files of months by ones whose rows count the same and hold less personal data.
+    Erasure,
+}
+
+impl Kind {
+    /// Whether it says how far shards have been read.
+    pub const fn reads_shards(self) -> bool {
+        matches!(self, Self::Archive | Self::Renewal)
+    }
+
+    /// Whether it replaces all files of months: it adds no event and takes none away.
+    pub const fn replaces(self) -> bool {
+        matches!(self, Self::Compaction | Self::Erasure)
+    }
 }
 
 /// One life of a stream.
@@ -144,8 +162,8 @@ pub struct Lost {
 
 /// The multiset of a file's rows, in a form that adds up: files with the same sum have the same rows.
 ///
-/// The sum of hashes wraps. It is a sum and no XOR: under XOR two copies of one row cancel.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// The sums of hashes wrap. They are sums and no XOR: under XOR two copies of one row cancel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
     /// The number of rows.
@@ -153,8 +171,30 @@ pub struct Fingerprint {
     /// The sum modulo 2¹²⁸ of 128 bits of BLAKE3 over each row's content hash and event key.
     #[serde(with = "hex128")]
     pub hash: u128,
+    /// The sum modulo 2¹²⁸ of 128 bits of BLAKE3 over all of each row that a total depends on, see
+    /// [`Counted`](crate::rows::Counted): an erasure changes `hash`, and never this. Absent in entries of format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "hex128_if_any")]
+    pub counts: Option<u128>,
     /// The sum of each measure's column.
     pub sums: BTreeMap<String, Amount>,
+}
+
+mod hex128_if_any {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    struct Hex(#[serde(with = "super::hex128")] u128);
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<u128>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => super::hex128::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u128>, D::Error> {
+        Hex::deserialize(deserializer).map(|hex| Some(hex.0))
+    }
 }
 
 mod hex128 {
@@ -172,11 +212,19 @@ mod hex128 {
     }
 }
 
+/// The multiset without rows.
+impl Default for Fingerprint {
+    fn default() -> Self {
+        Self { rows: 0, hash: 0, counts: Some(0), sums: BTreeMap::new() }
+    }
+}
+
 impl Fingerprint {
     /// Adds another one to this. `None` where a sum does not fit 128 bits: no archive of real measures gets there.
     pub fn add(&mut self, other: &Self) -> Option<()> {
         self.rows = self.rows.checked_add(other.rows)?;
         self.hash = self.hash.wrapping_add(other.hash);
+        self.counts = self.counts.zip(other.counts).map(|(all, more)| all.wrapping_add(more));
         for (column, sum) in &other.sums {
             let all = self.sums.entry(column.clone()).or_default();
             *all = all.checked_add(*sum)?;
@@ -233,6 +281,10 @@ pub struct Entry {
     pub definition: String,
     /// The plan's token, new for each plan: lower-case hexadecimal digits.
     pub token: String,
+    /// Of an addition or an erasure: what it comes from, such as `redrive`, `backfill <plan hash>` or `retention`. It holds no
+    /// personal data: an entry is never changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// The SHA-256 of the log folded up to the entry before, in the entry behind each hundredth: what is kept under `_state/` is
     /// used only if it has this digest. So whoever can write there, but not into the log, cannot change what anybody reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]

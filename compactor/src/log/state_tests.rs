@@ -61,6 +61,7 @@ fn entry(state: &State, ranges: Vec<ShardRange>) -> Entry {
         at_ms: 5,
         definition: "d".into(),
         token: "ab".into(),
+        origin: None,
         base: state.next,
         stream: Some(stream()),
         retention_hours: Some(24),
@@ -247,7 +248,7 @@ fn the_chain_is_checked() {
     refused(&state, |e| e.n = 1, "number 2 is expected");
     refused(&state, |e| e.previous = Some(Digest::of(b"?")), "does not hold the digest");
     refused(&state, |e| e.previous = None, "does not hold the digest");
-    refused(&state, |e| e.format = 2, "use a newer one");
+    refused(&state, |e| e.format = FORMAT + 1, "use a newer one");
     refused(&state, |e| e.token = "../x".into(), "token");
     refused(&state, |e| e.base = 3, "planned when the log had 3 entries");
 }
@@ -341,6 +342,94 @@ fn invariant_7_a_compaction_keeps_the_rows_and_takes_the_whole_month() {
     assert!(state.find("events/month=2026-11/000000000000/000000000001-0.parquet").is_none());
 }
 
+fn addition(state: &State) -> Entry {
+    let origin = Some("redrive".to_owned());
+    let added = vec![file(state, "2026-10", 3, 0, state.version("2026-10".parse().unwrap()))];
+    Entry { kind: Kind::Addition, stream: None, retention_hours: None, origin, added, ..entry(state, vec![]) }
+}
+
+#[test]
+fn an_addition_brings_rows_that_no_range_accounts_for() {
+    let mut state = two_entries();
+    let broken = |change: &dyn Fn(&mut Entry)| {
+        let mut next = addition(&state);
+        change(&mut next);
+        state.clone().apply(next, Digest::of(b"")).unwrap_err().to_string()
+    };
+    assert!(broken(&|e| e.ranges = vec![range("s0", Some(2), Some(3))]).contains("reads no stream"));
+    assert!(broken(&|e| e.stream = Some(stream())).contains("reads no stream"));
+    assert!(broken(&|e| e.added.clear()).contains("adds no file"));
+    let live = state.live().next().unwrap().file.target.clone();
+    assert!(broken(&|e| e.removed = vec![live.clone()]).contains("only a compaction or an erasure"));
+    assert!(broken(&|e| e.versions = BTreeMap::from([(e.added[0].month, e.n)])).contains("only a compaction"));
+    for origin in ["", " ", "two\nlines"] {
+        assert!(broken(&|e| e.origin = Some(origin.to_owned())).contains("no line of text"), "{origin:?}");
+    }
+    assert!(broken(&|e| e.origin = None).contains("does not say where"));
+    assert!(broken(&|e| e.origin = Some("x".repeat(check::MAX_ORIGIN + 1))).contains("origin is too long"));
+    let second = |e: &mut Entry| e.added.push(file(&state, "2026-10", 1, 1, 0));
+    assert!(broken(&second).contains("gets two files"));
+    refused(&state, |e| e.origin = Some("x".into()), "only an addition or an erasure");
+    let mut next = addition(&state);
+    next.origin = Some("x".repeat(check::MAX_ORIGIN));
+    put(&mut state, next).unwrap();
+    let rows: u64 = state.live().map(|live| live.file.rows).sum();
+    assert_eq!((rows, state.streams.len()), (5, 1));
+}
+
+#[test]
+fn invariant_7_an_erasure_keeps_what_counts() {
+    let mut state = two_entries();
+    let erasure = |state: &State| {
+        let mut next = compaction(state, "2026-11");
+        (next.kind, next.origin) = (Kind::Erasure, Some("erase 0af1".to_owned()));
+        next.added[0].fingerprint.hash ^= 1; // what was erased was part of the content
+        next
+    };
+    let broken = |change: &dyn Fn(&mut Entry)| {
+        let mut next = erasure(&state);
+        change(&mut next);
+        state.clone().apply(next, Digest::of(b"")).unwrap_err().to_string()
+    };
+    let differs = "do not count as those that it removes";
+    assert!(broken(&|e| e.added[0].fingerprint.counts = Some(1)).contains(differs));
+    assert!(broken(&|e| e.added[0].fingerprint.counts = None).contains(differs));
+    assert!(broken(&|e| drop(e.added[0].fingerprint.sums.insert("x".into(), Default::default()))).contains(differs));
+    let fewer = |e: &mut Entry| (e.added[0].rows, e.added[0].fingerprint.rows) = (1, 1);
+    assert!(broken(&fewer).contains(differs));
+    assert!(broken(&|e| drop(e.removed.pop())).contains("just the live files"));
+    assert!(broken(&|e| e.origin = None).contains("does not say where"));
+    assert!(broken(&|e| e.kind = Kind::Compaction).contains("has an origin"));
+    let as_compaction = |e: &mut Entry| (e.kind, e.origin) = (Kind::Compaction, None);
+    assert!(broken(&as_compaction).contains("are not those that it removes"));
+    // Of files written by format 1 nobody can say what they count.
+    let mut older = State::default();
+    let mut first = entry(&older, vec![range("s0", None, Some(1))]);
+    first.added[0].fingerprint.counts = None;
+    put(&mut older, first).unwrap();
+    let unknown = older.clone().apply(erasure(&older), Digest::of(b"")).unwrap_err().to_string();
+    assert!(unknown.contains(differs));
+    let mut merged = compaction(&older, "2026-11");
+    merged.added[0].fingerprint.counts = Some(9);
+    put(&mut older, merged).unwrap();
+    let mut erased = erasure(&older);
+    erased.added[0].fingerprint.counts = Some(9);
+    put(&mut older, erased).unwrap();
+
+    let next = erasure(&state);
+    put(&mut state, next).unwrap();
+    assert_eq!((state.live().count(), state.version("2026-11".parse().unwrap())), (1, 2));
+}
+
+#[test]
+fn entries_of_format_1_are_read() {
+    let text = r#"{"format":1,"n":0,"kind":"archive","previous":null,"at_ms":5,"definition":"d","token":"ab","base":0,"stream":{"arn":"arn:aws:kinesis:us-east-1:0:stream/s","created_ms":1},"retention_hours":24,"ranges":[{"shard":"s0","from":null,"to":"7","caught_up_ms":4,"records":1,"rows":1,"duplicates":0,"conflicts":0,"quarantined":0}],"added":[{"source":"_staging/000000000000-ab/0","target":"events/month=2026-11/000000000000/000000000000-0.parquet","month":"2026-11","rows":1,"bytes":10,"sha256":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","first_key":"07070707070707070707070707070707","last_key":"07070707070707070707070707070707","fingerprint":{"rows":1,"hash":"00000000000000000000000000000001","sums":{}}}]}"#;
+    let entry = Entry::from_bytes(0, text.as_bytes()).unwrap();
+    assert_eq!(entry.added[0].fingerprint.counts, None);
+    assert_eq!(entry.to_bytes().unwrap(), text.as_bytes(), "an older entry keeps its bytes");
+    State::default().apply(entry, Digest::of(b"")).unwrap();
+}
+
 #[test]
 fn a_state_survives_its_json() {
     let mut state = two_entries();
@@ -355,13 +444,13 @@ fn an_entry_reads_as_it_is_documented() {
     let mut state = State::default();
     let mut first = entry(&state, vec![range("shardId-000000000000", None, Some(7))]);
     first.ranges[0].caught_up_ms = Some(4);
-    insta::assert_snapshot!(String::from_utf8(first.to_bytes().unwrap()).unwrap(), @r#"{"format":1,"n":0,"kind":"archive","previous":null,"at_ms":5,"definition":"d","token":"ab","base":0,"stream":{"arn":"arn:aws:kinesis:us-east-1:0:stream/s","created_ms":1},"retention_hours":24,"ranges":[{"shard":"shardId-000000000000","from":null,"to":"7","caught_up_ms":4,"records":1,"rows":1,"duplicates":0,"conflicts":0,"quarantined":0}],"added":[{"source":"_staging/000000000000-ab/0","target":"events/month=2026-11/000000000000/000000000000-0.parquet","month":"2026-11","rows":1,"bytes":10,"sha256":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","first_key":"07070707070707070707070707070707","last_key":"07070707070707070707070707070707","fingerprint":{"rows":1,"hash":"00000000000000000000000000000001","sums":{}}}]}"#);
+    insta::assert_snapshot!(String::from_utf8(first.to_bytes().unwrap()).unwrap(), @r#"{"format":2,"n":0,"kind":"archive","previous":null,"at_ms":5,"definition":"d","token":"ab","base":0,"stream":{"arn":"arn:aws:kinesis:us-east-1:0:stream/s","created_ms":1},"retention_hours":24,"ranges":[{"shard":"shardId-000000000000","from":null,"to":"7","caught_up_ms":4,"records":1,"rows":1,"duplicates":0,"conflicts":0,"quarantined":0}],"added":[{"source":"_staging/000000000000-ab/0","target":"events/month=2026-11/000000000000/000000000000-0.parquet","month":"2026-11","rows":1,"bytes":10,"sha256":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","first_key":"07070707070707070707070707070707","last_key":"07070707070707070707070707070707","fingerprint":{"rows":1,"hash":"00000000000000000000000000000001","counts":"00000000000000000000000000000000","sums":{}}}]}"#);
     put(&mut state, first).unwrap();
 }
 
 #[test]
 fn a_newer_or_a_hostile_entry_is_an_error() {
-    assert_eq!(Entry::from_bytes(3, br#"{"format":2,"new":[]}"#), Err(LogError::Newer { n: 3, format: 2 }));
+    assert_eq!(Entry::from_bytes(3, br#"{"format":3,"new":[]}"#), Err(LogError::Newer { n: 3, format: 3 }));
     for text in ["", "[]", "{}", r#"{"format":-1}"#, r#"{"format":1}"#, r#"{"format":1,"n":18446744073709551616}"#] {
         assert!(matches!(Entry::from_bytes(3, text.as_bytes()), Err(LogError::Malformed { n: 3, .. })), "{text}");
     }

@@ -21,6 +21,7 @@ fn renewal(state: &State, token: &str) -> Bytes {
         at_ms: 1,
         definition: "d".into(),
         token: token.into(),
+        origin: None,
         base: state.next,
         stream: Some(stream()),
         retention_hours: None,

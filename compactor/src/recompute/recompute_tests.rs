@@ -163,7 +163,7 @@ proptest! {
                 *sum = sum.checked_add(delta).unwrap();
             }
             let place = Place { shard: "s".parse().unwrap(), sequence: n.to_string().parse().unwrap(), arrived_us };
-            rows.entry(judged.month).or_default().push(ArchivedRow::new(&judged, judged.change.content_hash().0, &text, place));
+            rows.entry(judged.month).or_default().push(ArchivedRow::new(&definition, &judged, judged.change.content_hash().0, &text, place));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (added, report) = runtime.block_on(async {

@@ -18,7 +18,7 @@ pub mod writer;
 
 pub use lookup::{Found, lookup};
 pub use reader::{Batches, read};
-pub use row::ArchivedRow;
+pub use row::{ArchivedRow, Counted};
 pub use writer::{Written, write};
 
 use crate::bucket::BucketError;

@@ -24,3 +24,29 @@ fn rows_are_ordered_by_group_and_then_by_key() {
         }
     }
 }
+
+#[test]
+fn what_a_row_counts_is_hashed_and_nothing_else() {
+    let hash = |row: &ArchivedRow| {
+        let measures: Vec<_> = row.measures.iter().map(|amount| Some(amount.billionths())).collect();
+        row.counted(&measures).hash()
+    };
+    let row = row("e", Some("acme"), NOVEMBER, "1");
+    let changed = |change: &dyn Fn(&mut ArchivedRow)| {
+        let mut other = row.clone();
+        change(&mut other);
+        hash(&other) != hash(&row)
+    };
+    let (cell, delta) = (Cell { group: "a".parse().unwrap(), month: row.month, lane: 0 }, Delta::zero(1));
+    assert!(changed(&|r| r.key = EventKey::MAX) && changed(&|r| r.group = None) && changed(&|r| r.class = "ttl"));
+    assert!(changed(&|r| r.event_name = EventName::Remove) && changed(&|r| r.table.push('x')));
+    assert!(changed(&|r| r.occurred_us += 1) && changed(&|r| r.created_us += 1));
+    assert!(changed(&|r| r.measures[0] = Amount::from_billionths(1)) && changed(&|r| r.measures.clear()));
+    assert!(changed(&|r| r.contributions.push((cell.clone(), delta.clone()))));
+    assert!(changed(&|r| (r.class, r.table) = ("inser", "tscans".to_owned())), "texts do not run together");
+    let erased = |r: &mut ArchivedRow| {
+        (r.keys, r.new_image, r.old_image, r.user_identity) = (None, None, None, None);
+        (r.content, r.envelope, r.event_id) = ([0; 16], "{}".to_owned(), "x".to_owned());
+    };
+    assert!(!changed(&erased));
+}

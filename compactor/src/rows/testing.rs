@@ -42,7 +42,7 @@ pub(crate) fn row(id: &str, group: Option<&str>, created_us: i64, bytes: &str) -
         sequence: "49600000000000000000000000000000000000000000000000000001".parse().unwrap(),
         arrived_us: created_us + 1_000_000,
     };
-    ArchivedRow::new(&judged, judged.change.content_hash().0, &record, place)
+    ArchivedRow::new(&definition, &judged, judged.change.content_hash().0, &record, place)
 }
 
 /// 2026-11-01T00:00:00Z in µs.

@@ -100,9 +100,15 @@ pub fn write(definition: &Definition, month: Month, mut rows: Vec<ArchivedRow>) 
 
 fn fingerprint(definition: &Definition, rows: &[ArchivedRow]) -> Result<Fingerprint, RowsError> {
     let mut all = Fingerprint { rows: rows.len() as u64, ..Fingerprint::default() };
+    let mut counts = 0u128;
+    let mut measures: Vec<Option<i128>> = Vec::with_capacity(definition.measures.len());
     for row in rows {
         all.hash = all.hash.wrapping_add(row.fingerprint());
+        measures.clear();
+        measures.extend((0..definition.measures.len()).map(|i| row.measures.get(i).map(|amount| amount.billionths())));
+        counts = counts.wrapping_add(row.counted(&measures).hash());
     }
+    all.counts = Some(counts);
     for (i, measure) in definition.measures.iter().enumerate() {
         let amounts = rows.iter().filter_map(|row| row.measures.get(i));
         let sum = amounts.copied().try_fold(Amount::ZERO, Amount::checked_add);

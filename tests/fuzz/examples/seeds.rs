@@ -151,7 +151,7 @@ fn rows(definition: &Definition, records: &[Vec<u8>], copies: usize) -> Vec<Arch
                 sequence: format!("4965456789{:08}", copy * 100 + i).parse().expect("a number"),
                 arrived_us: ARRIVED_US,
             };
-            rows.push(ArchivedRow::new(&judged, judged.change.content_hash().0, &text, place));
+            rows.push(ArchivedRow::new(definition, &judged, judged.change.content_hash().0, &text, place));
         }
     }
     rows
@@ -191,6 +191,7 @@ fn logs(definition: &Definition, records: &[Vec<u8>]) -> Vec<Vec<u8>> {
         at_ms: 5,
         definition: definition.hash().into(),
         token: "0af1".into(),
+        origin: None,
         base: n,
         stream: Some(stream.clone()),
         retention_hours: Some(24),
