@@ -12,7 +12,9 @@ use arrow_array::{Array, BinaryArray, Decimal128Array, DictionaryArray, Int64Arr
 use recount_schemas::archive::column;
 use recount_schemas::change::{Form, Precision};
 use recount_schemas::definition::Count;
-use recount_schemas::{Amount, Cell, Change, Definition, Delta, EventKey, EventName, Group, Month};
+use recount_schemas::{
+    Amount, Cell, Change, Definition, Delta, EventKey, EventName, Group, Month, SequenceNumber, ShardId,
+};
 use smallvec::SmallVec;
 
 use super::ReadError;
@@ -171,21 +173,24 @@ impl Rows {
         text(&self.tables, i)
     }
 
+    /// The shard and the sequence number of row `i`.
+    pub fn position(&self, i: usize) -> Result<(ShardId, SequenceNumber), ReadError> {
+        let shard =
+            self.needed(&self.shards, column::SHARD_ID, i)?.parse().map_err(|e| self.bad(i, &format!("{e}")))?;
+        let sequence = self.needed(&self.sequences, column::SEQUENCE_NUMBER, i)?;
+        Ok((shard, sequence.parse().map_err(|e| self.bad(i, &format!("{e}")))?))
+    }
+
     /// Where row `i` stands.
     pub fn origin(&self, i: usize) -> Result<Origin, ReadError> {
-        let need = |array: &Option<StringArray>, name: &str| {
-            let array = array.as_ref().ok_or_else(|| self.lacks(name))?;
-            text(array, i).map(str::to_owned).ok_or_else(|| self.bad(i, &format!("it has no {name}")))
-        };
-        let bad = |why: String| self.bad(i, &why);
-        Ok(Origin {
-            event_id: need(&self.ids, column::EVENT_ID)?,
-            shard_id: need(&self.shards, column::SHARD_ID)?.parse().map_err(|e| bad(format!("{e}")))?,
-            sequence_number: need(&self.sequences, column::SEQUENCE_NUMBER)?
-                .parse()
-                .map_err(|e| bad(format!("{e}")))?,
-            file: self.file.to_string(),
-        })
+        let (shard_id, sequence_number) = self.position(i)?;
+        let event_id = self.needed(&self.ids, column::EVENT_ID, i)?.to_owned();
+        Ok(Origin { event_id, shard_id, sequence_number, file: self.file.to_string() })
+    }
+
+    fn needed<'a>(&self, array: &'a Option<StringArray>, name: &str, i: usize) -> Result<&'a str, ReadError> {
+        let array = array.as_ref().ok_or_else(|| self.lacks(name))?;
+        text(array, i).ok_or_else(|| self.bad(i, &format!("it has no {name}")))
     }
 
     /// What row `i` adds to which cells.

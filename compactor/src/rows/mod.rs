@@ -5,6 +5,7 @@
 //! - [`reader`]: a file's columns, batch by batch, by ranged GETs.
 //! - [`lookup`](mod@lookup): which of some keys a file holds, reading as little of it as its statistics allow.
 //! - [`ranged`]: Parquet's view of an object.
+//! - [`summary`]: what a file's rows come to, cell by cell, kept in the file.
 //! - [`claims`]: what a file says of its own sizes, held against bounds before it is believed.
 
 pub mod claims;
@@ -12,6 +13,7 @@ pub mod lookup;
 pub mod ranged;
 pub mod reader;
 pub mod row;
+pub mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod writer;
@@ -31,6 +33,8 @@ pub mod metadata {
     pub const DEFINITION: &str = "recount.definition";
     /// Its month.
     pub const MONTH: &str = "recount.month";
+    /// Where its [`summary`](super::summary) is: offset, length and SHA-256, separated by spaces. Absent where it has none.
+    pub const SUMMARY: &str = "recount.summary";
 }
 
 /// Rows could not be written or read.

@@ -114,6 +114,18 @@ impl<O: Objects> Ranged<O> {
         Ok(true) // that it is missing is told by the read
     }
 
+    /// Bytes that are no part of the table, at most `most` of them.
+    pub async fn beside(&mut self, range: Range<u64>, most: usize) -> Result<Bytes> {
+        let length = range.end.checked_sub(range.start).filter(|length| *length <= most as u64);
+        if length.is_none() {
+            return Err(ParquetError::General(format!("bytes {range:?} are more than {most}")));
+        }
+        match self.whole().await? {
+            Some(whole) => part(&whole, 0, &range),
+            None => self.fetch(range).await,
+        }
+    }
+
     async fn whole(&mut self) -> Result<Option<Bytes>> {
         if self.size <= WHOLE && self.whole.is_none() {
             let whole = self.fetch(0..self.size).await?;

@@ -18,9 +18,10 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use recount_schemas::archive;
 
 use super::ranged::{Altered, Ranged};
+use super::summary::{self, Summary};
 use super::{RowsError, claims, metadata};
 use crate::bucket::{BucketError, Objects};
-use crate::log::AddedFile;
+use crate::log::{AddedFile, Digest};
 
 /// Rows of a batch.
 const BATCH: usize = 8_192;
@@ -43,6 +44,14 @@ pub fn read<O: Objects>(
         opened.batches(&columns, None)
     };
     futures::stream::once(open).try_flatten()
+}
+
+/// The summary of a live file; `None` where it has none. Reads the file's end, and of a large summary the bytes before it.
+pub async fn summary<O: Objects>(objects: &O, file: &AddedFile, measures: usize) -> Result<Option<Summary>, RowsError> {
+    if file.rows < summary::LEAST_ROWS {
+        return Ok(None);
+    }
+    Opened::new(objects, file, PageIndexPolicy::Skip).await?.summary(measures).await
 }
 
 /// Which rows of an opened file are wanted: row groups, and rows counted through these.
@@ -82,17 +91,42 @@ impl<O: Objects> Opened<O> {
         Ok(opened)
     }
 
+    /// What the footer's metadata says under a key.
+    fn said(&self, key: &str) -> Option<&str> {
+        let pairs = self.footer().file_metadata().key_value_metadata().into_iter().flatten();
+        pairs.filter(|pair| pair.key == key).find_map(|pair| pair.value.as_deref())
+    }
+
+    /// The file's summary. What is said to be one, and is not what the footer names, is not used: the rows are read.
+    pub(super) async fn summary(mut self, measures: usize) -> Result<Option<Summary>, RowsError> {
+        let Some(place) = self.said(metadata::SUMMARY).map(str::to_owned) else { return Ok(None) };
+        let mut parts = place.split(' ');
+        let mut number = || parts.next()?.parse::<u64>().ok();
+        let range = number().zip(number()).map(|(offset, length)| offset..offset.saturating_add(length));
+        let digest = parts.next().and_then(|text| text.parse::<Digest>().ok());
+        let read = match range {
+            Some(range) => self.reader.beside(range, summary::MAX_BYTES).await,
+            None => Err(ParquetError::General("its place is malformed".to_owned())),
+        };
+        let bytes = match read.map_err(|error| self.failed(error)) {
+            Ok(bytes) => Some(bytes).filter(|bytes| Some(Digest::of(bytes)) == digest),
+            Err(error @ RowsError::Bucket(_)) => return Err(error),
+            Err(_) => None,
+        };
+        let summary = bytes.and_then(|bytes| Summary::read(bytes, measures));
+        if summary.is_none() {
+            tracing::warn!(file = self.name, "the summary is not the one that the footer names; the rows are read");
+        }
+        Ok(summary)
+    }
+
     /// The file is of a format that we read, and of the month and with as many rows as the log says.
     fn check(&self, file: &AddedFile) -> Result<(), RowsError> {
         let footer = self.footer().file_metadata();
-        let said = |key: &str| {
-            let pairs = footer.key_value_metadata().into_iter().flatten();
-            pairs.filter(|pair| pair.key == key).find_map(|pair| pair.value.as_deref())
-        };
-        if said(metadata::MONTH).is_some_and(|month| month != file.month.to_string()) {
+        if self.said(metadata::MONTH).is_some_and(|month| month != file.month.to_string()) {
             return Err(self.damaged(format_args!("does not hold {}", file.month)));
         }
-        match said(metadata::FORMAT).and_then(|format| format.parse().ok()) {
+        match self.said(metadata::FORMAT).and_then(|format| format.parse().ok()) {
             Some(format) if format > archive::FORMAT => {
                 return Err(RowsError::Newer { file: self.name.clone(), format });
             }

@@ -2,7 +2,7 @@
 //!
 //! Encodings are PLAIN and dictionary only, and zstd at level 1: every engine reads these. Columns whose values repeat
 //! (group, class, names, table, shard) have dictionaries; keys, hashes and images, which never do, have none. The page
-//! index of `event_key` lets a lookup skip pages.
+//! index of `event_key` lets a lookup skip pages. A file of many rows ends with its [`summary`](super::summary).
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use recount_schemas::amount::{PRECISION, SCALE};
 use recount_schemas::archive::{self, column, events_schema};
 use recount_schemas::{Amount, Definition, EventKey, Month};
 
+use super::summary::Summarizer;
 use super::{ArchivedRow, RowsError, metadata};
 use crate::log::{AddedFile, Digest, Fingerprint};
 
@@ -89,13 +90,31 @@ pub fn write(definition: &Definition, month: Month, mut rows: Vec<ArchivedRow>) 
     let schema = events_schema(definition);
     let properties = properties(definition, month).map_err(failed)?;
     let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(failed)?;
+    let mut summarizer = Summarizer::new(definition, month);
     for chunk in rows.chunks(BATCH) {
         let batch = RecordBatch::try_new(schema.clone(), columns(definition, chunk)?)?;
+        summarizer.batch(&batch);
         writer.write(&batch).map_err(failed)?;
     }
+    embed(&mut writer, summarizer).map_err(failed)?;
     let bytes = Bytes::from(writer.into_inner().map_err(failed)?);
     let (size, sha256) = (bytes.len() as u64, Digest::of(&bytes));
     Ok(Some(Written { bytes, size, month, sha256, first_key, last_key, first_group, last_group, fingerprint }))
+}
+
+/// Puts the summary of all rows behind the last row group, where it is worth its place: no more than a quarter of the rows'
+/// bytes. Nothing may be written after it but the footer.
+pub fn embed<W: std::io::Write + Send>(
+    writer: &mut ArrowWriter<W>,
+    summarizer: Summarizer<'_>,
+) -> Result<(), parquet::errors::ParquetError> {
+    writer.flush()?;
+    let offset = writer.bytes_written();
+    let Some(bytes) = summarizer.finish().filter(|bytes| bytes.len() <= offset / 4) else { return Ok(()) };
+    writer.write_all(&bytes)?;
+    let place = format!("{offset} {} {}", bytes.len(), Digest::of(&bytes));
+    writer.append_key_value_metadata(KeyValue::new(metadata::SUMMARY.to_owned(), place));
+    Ok(())
 }
 
 fn fingerprint(definition: &Definition, rows: &[ArchivedRow]) -> Result<Fingerprint, RowsError> {
