@@ -76,6 +76,19 @@ impl ShardId {
     }
 }
 
+/// What the shard of every record begins with that the relay quarantined: it was never in the Kinesis stream.
+pub const RELAY_PREFIX: &str = "relay-";
+/// What the shard of every row begins with that was backfilled: its change was never in any stream.
+pub const BACKFILL_PREFIX: &str = "backfill-";
+
+impl ShardId {
+    /// Whether this is no shard of a stream, but the name of a place beside it. The consumer never comes to a record there: it
+    /// is counted by whoever brought it into the archive, or not at all.
+    pub fn is_beside_the_stream(&self) -> bool {
+        self.0.starts_with(RELAY_PREFIX) || self.0.starts_with(BACKFILL_PREFIX)
+    }
+}
+
 /// The text is not a shard identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a shard id: {0:?} (expected 1 to 128 of letters, digits, '_', '.', '-')")]
@@ -164,6 +177,13 @@ mod tests {
         }
         let shard: ShardId = "shardId-000000000006".parse().unwrap();
         assert_eq!((shard.as_str(), shard.to_string().as_str()), ("shardId-000000000006", "shardId-000000000006"));
+    }
+
+    #[test]
+    fn places_beside_the_stream_are_told_by_their_names() {
+        for (text, beside) in [("shardId-000000000006", false), ("relay-0a-0b", true), ("backfill-00ff", true)] {
+            assert_eq!(text.parse::<ShardId>().unwrap().is_beside_the_stream(), beside, "{text}");
+        }
     }
 
     proptest! {

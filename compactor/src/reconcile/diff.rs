@@ -402,9 +402,10 @@ fn explain(difference: &Delta, choices: &[Choice]) -> Option<Vec<usize>> {
 pub struct Passed(pub BTreeMap<ShardId, SequenceNumber>);
 
 impl Passed {
-    /// Whether a record is at or below the progress of its shard. A shard without progress has passed nothing.
+    /// Whether a record is at or below the progress of its shard. A shard without progress has passed nothing. A place beside
+    /// the stream has no progress, and no consumer will ever come to it: what stands there and is not counted is missing.
     pub fn covers(&self, shard: &ShardId, sequence: &SequenceNumber) -> bool {
-        self.0.get(shard).is_some_and(|passed| sequence <= passed)
+        shard.is_beside_the_stream() || self.0.get(shard).is_some_and(|passed| sequence <= passed)
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`writer`]: rows to the bytes of a file.
 //! - [`reader`]: a file's columns, batch by batch, by ranged GETs.
 //! - [`lookup`](mod@lookup): which of some keys a file holds, reading as little of it as its statistics allow.
+//! - [`rebuild`]: a row back to the record that it was made of.
 //! - [`ranged`]: Parquet's view of an object.
 //! - [`summary`]: what a file's rows come to, cell by cell, kept in the file.
 //! - [`claims`]: what a file says of its own sizes, held against bounds before it is believed.
@@ -12,6 +13,7 @@ pub mod claims;
 pub mod lookup;
 pub mod ranged;
 pub mod reader;
+pub mod rebuild;
 pub mod row;
 pub mod summary;
 #[cfg(test)]

@@ -14,14 +14,12 @@ use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use recount_schemas::position::RELAY_PREFIX;
 use recount_schemas::quarantine::{FORMAT, Quarantined, object_key};
 use recount_schemas::{QuarantineCode, QuarantineReason, ShardId};
 
 use super::event::Record;
 use crate::stream::Outgoing;
-
-/// What the shard of every record begins with that the relay quarantined.
-pub const SHARD_PREFIX: &str = "relay-";
 
 /// Why a record could not be quarantined.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +89,7 @@ fn shard_of(source_arn: &str, text: &str) -> Result<ShardId, recount_schemas::po
     let hash = |text: &str, digits| -> String {
         blake3::hash(text.as_bytes()).to_hex().as_str().chars().take(digits).collect()
     };
-    format!("{SHARD_PREFIX}{}-{}", hash(source_arn, 16), hash(text, 32)).parse()
+    format!("{RELAY_PREFIX}{}-{}", hash(source_arn, 16), hash(text, 32)).parse()
 }
 
 #[cfg(test)]
@@ -104,7 +102,7 @@ mod tests {
         assert_ne!(a, shard_of("arn:b", "{}").unwrap());
         assert_ne!(a, shard_of("arn:a", "{} ").unwrap());
         assert_eq!(a, shard_of("arn:a", "{}").unwrap());
-        assert!(a.as_str().starts_with(SHARD_PREFIX));
-        assert_eq!(shard_of("", "").unwrap().as_str().len(), SHARD_PREFIX.len() + 16 + 1 + 32);
+        assert!(a.as_str().starts_with(RELAY_PREFIX));
+        assert_eq!(shard_of("", "").unwrap().as_str().len(), RELAY_PREFIX.len() + 16 + 1 + 32);
     }
 }
