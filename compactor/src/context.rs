@@ -102,7 +102,7 @@ impl Context {
     pub fn new(sdk: &SdkConfig, settings: Settings, definition: Definition, host: SharedHost) -> Self {
         let definition = Arc::new(definition);
         let Clients { dynamo, kinesis, s3 } = Clients::within(sdk, AttemptTimeouts::ARCHIVE);
-        let bucket = Bucket::new(s3, settings.bucket.as_str(), host.clone());
+        let bucket = Bucket::new(s3, settings.bucket.as_str(), host.clone()).below(&settings.prefix());
         let totals = Totals::new(dynamo.clone(), &settings, Arc::clone(&definition), host.clone());
         let progress = Progress::new(dynamo.clone(), &settings, host.clone());
         Self { settings, definition, host, dynamo, kinesis, bucket, totals, progress, limits: Limits::default() }

@@ -52,7 +52,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
 
 async fn start() -> anyhow::Result<Consumer> {
     let lookup = |name: &str| std::env::var(name).ok();
-    let settings = Settings::from_lookup(lookup);
+    let settings = Settings::deployed(lookup)?;
     let (text, file) = match lookup("RECOUNT_DEFINITION_TOML").filter(|text| !text.trim().is_empty()) {
         Some(text) => (text, "RECOUNT_DEFINITION_TOML"),
         None => {

@@ -37,14 +37,15 @@ pub struct QuarantineError {
 pub struct Quarantine {
     s3: aws_sdk_s3::Client,
     bucket: String,
+    prefix: String,
     host: SharedHost,
     tuning: Tuning,
 }
 
 impl Quarantine {
-    /// In the bucket that `settings` names.
+    /// In the bucket, and under the prefix of the set, that `settings` names.
     pub fn new(s3: aws_sdk_s3::Client, settings: &Settings, host: SharedHost) -> Self {
-        Self { s3, bucket: settings.bucket.clone(), host, tuning: Tuning::default() }
+        Self { s3, bucket: settings.bucket.clone(), prefix: settings.prefix(), host, tuning: Tuning::default() }
     }
 
     /// Writes a record, unless it is there.
@@ -60,7 +61,7 @@ impl Quarantine {
         meter: &Meter,
     ) -> Result<PutOutcome, QuarantineError> {
         let caller = Caller { host: self.host.as_ref(), tuning: &self.tuning, deadline, meter };
-        let key = object_key(&record.shard_id, &record.sequence_number);
+        let key = format!("{}{}", self.prefix, object_key(&record.shard_id, &record.sequence_number));
         let failed = |detail: String| QuarantineError { bucket: self.bucket.clone(), key: key.clone(), detail };
         let body = bytes::Bytes::from(serde_json::to_vec(record).map_err(|error| failed(error.to_string()))?);
         let put = || {

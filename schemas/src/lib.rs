@@ -11,7 +11,7 @@
 //! - [`verdict`]: what became of a record, and why a record is quarantined or ignored.
 //! - [`amount`], [`period`]: exact sums; months and years in the definition's time zone.
 //! - [`items`], [`quarantine`], [`archive`]: the shapes of what is stored in DynamoDB, in S3, in Parquet.
-//! - [`settings`]: the names of tables, stream and bucket, from the environment.
+//! - [`settings`]: the names of tables, stream and bucket, from the environment. [`set`]: those of a second home beside the first.
 //! - [`host`]: time, randomness and sleep, passed in. [`causes`](mod@causes): an error in one line.
 //! - [`terminal`]: text from outside on its way to a terminal. [`bounded`]: text out of a file, up to a limit.
 //! - [`bugs`]: deliberate bugs by which tests prove that they can fail; constants in a normal build.
@@ -31,6 +31,7 @@ pub mod judge;
 pub mod period;
 pub mod position;
 pub mod quarantine;
+pub mod set;
 pub mod settings;
 pub mod terminal;
 pub mod verdict;
@@ -44,5 +45,6 @@ pub use fold::{Cell, Delta, Effect, Group};
 pub use judge::Judged;
 pub use period::{Month, Year};
 pub use position::{SequenceNumber, ShardId};
+pub use set::{Home, SetName};
 pub use settings::Settings;
 pub use verdict::{Ignored, QuarantineCode, QuarantineReason, Verdict};

@@ -63,12 +63,12 @@ async fn handle(
 }
 
 async fn archiver() -> anyhow::Result<(Archiver, SharedHost)> {
-    let settings = Settings::from_lookup(|name| env::var(name).ok());
+    let settings = Settings::deployed(|name| env::var(name).ok())?;
     let definition = Arc::new(definition(&settings)?);
     let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
     let clients = Clients::within(&config, AttemptTimeouts::ARCHIVE);
     let host = SystemHost::shared();
-    let bucket = Bucket::new(clients.s3, settings.bucket, host.clone());
+    let bucket = Bucket::new(clients.s3, settings.bucket.as_str(), host.clone()).below(&settings.prefix());
     let stream = Kinesis::new(clients.kinesis, settings.stream);
     let archiver = Archiver::new(bucket, stream, definition, host.clone()).with_limits(limits()?);
     Ok((archiver, host))

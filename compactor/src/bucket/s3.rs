@@ -1,4 +1,4 @@
-//! A bucket over `aws-sdk-s3`.
+//! A bucket over `aws-sdk-s3`, or the part of one below a prefix.
 
 use std::fmt;
 use std::ops::Range;
@@ -24,19 +24,35 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(400);
 pub struct Bucket {
     client: Client,
     name: Arc<str>,
+    /// What stands in front of every name; nobody outside this file sees it.
+    prefix: Arc<str>,
     host: SharedHost,
 }
 
 impl fmt::Debug for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}", self.name)
+        write!(f, "s3://{}/{}", self.name, self.prefix)
     }
 }
 
 impl Bucket {
     /// The bucket called `name`. The client does the retries of throttling and of broken connections.
     pub fn new(client: Client, name: impl Into<Arc<str>>, host: SharedHost) -> Self {
-        Self { client, name: name.into(), host }
+        Self { client, name: name.into(), prefix: Arc::from(""), host }
+    }
+
+    /// The part of the bucket below `prefix`: every name that is given to it, or that it gives, is without that.
+    pub fn below(&self, prefix: &str) -> Self {
+        Self { prefix: Arc::from(prefix), ..self.clone() }
+    }
+
+    /// Where an object is, for people and for other programs.
+    pub fn uri(&self, key: &str) -> String {
+        format!("s3://{}/{}{key}", self.name, self.prefix)
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
     }
 
     /// Its name.
@@ -50,7 +66,7 @@ impl Bucket {
     }
 
     fn owned(&self, key: &str) -> (String, String) {
-        (self.name.to_string(), key.to_owned())
+        (self.name.to_string(), self.full(key))
     }
 
     fn failed<E>(
@@ -62,7 +78,7 @@ impl Bucket {
     where
         E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
     {
-        failed(action, &self.name, key, error)
+        failed(action, &self.name, &self.full(key), error)
     }
 
     /// Reads a body to its end, unless it has more than `most` bytes.
@@ -91,7 +107,7 @@ impl Bucket {
 
 impl Objects for Bucket {
     async fn get(&self, key: &str, most: u64) -> Result<Option<Bytes>, BucketError> {
-        match self.client.get_object().bucket(&*self.name).key(key).send().await {
+        match self.client.get_object().bucket(&*self.name).key(self.full(key)).send().await {
             Ok(answer) => {
                 let hint = answer.content_length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
                 self.collect(key, answer.body, hint, most).await.map(Some)
@@ -111,7 +127,7 @@ impl Objects for Bucket {
             let (bucket, key) = self.owned(key);
             BucketError::Short { bucket, key, range: range.clone() }
         };
-        let answer = self.client.get_object().bucket(&*self.name).key(key).range(header).send().await;
+        let answer = self.client.get_object().bucket(&*self.name).key(self.full(key)).range(header).send().await;
         let answer = answer.map_err(|error| match status_and_code(&error) {
             (Some(416), _) => short(),
             _ => self.failed("reading", key, error),
@@ -122,7 +138,7 @@ impl Objects for Bucket {
     }
 
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), BucketError> {
-        let put = self.client.put_object().bucket(&*self.name).key(key).body(ByteStream::from(bytes));
+        let put = self.client.put_object().bucket(&*self.name).key(self.full(key)).body(ByteStream::from(bytes));
         put.send().await.map(drop).map_err(|error| self.failed("writing", key, error))
     }
 
@@ -130,7 +146,7 @@ impl Objects for Bucket {
         let mut tries = 0;
         loop {
             let body = ByteStream::from(bytes.clone());
-            let put = self.client.put_object().bucket(&*self.name).key(key).if_none_match("*").body(body);
+            let put = self.client.put_object().bucket(&*self.name).key(self.full(key)).if_none_match("*").body(body);
             let Err(error) = put.send().await else { return Ok(Put::Created) };
             tries += 1;
             match status_and_code(&error) {
@@ -144,7 +160,7 @@ impl Objects for Bucket {
     }
 
     async fn head(&self, key: &str) -> Result<Option<Meta>, BucketError> {
-        match self.client.head_object().bucket(&*self.name).key(key).send().await {
+        match self.client.head_object().bucket(&*self.name).key(self.full(key)).send().await {
             Ok(answer) => Ok(Some(Meta {
                 bytes: answer.content_length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
                 modified_ms: answer.last_modified.as_ref().map_or(0, millis),
@@ -156,12 +172,12 @@ impl Objects for Bucket {
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, BucketError> {
-        let list = self.client.list_objects_v2().bucket(&*self.name).prefix(prefix);
-        let list = list.set_start_after(after.map(str::to_owned));
+        let list = self.client.list_objects_v2().bucket(&*self.name).prefix(self.full(prefix));
+        let list = list.set_start_after(after.map(|after| self.full(after)));
         let page = list.send().await.map_err(|error| self.failed("listing", prefix, error))?;
         let listed = page.contents.unwrap_or_default().into_iter().filter_map(|object| {
             Some(Listed {
-                key: object.key?,
+                key: object.key?.strip_prefix(&*self.prefix)?.to_owned(),
                 meta: Meta {
                     bytes: object.size.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
                     modified_ms: object.last_modified.as_ref().map_or(0, millis),
@@ -172,8 +188,8 @@ impl Objects for Bucket {
     }
 
     async fn copy(&self, from: &str, to: &str) -> Result<Copied, BucketError> {
-        let source = encoded(&format!("{}/{from}", self.name));
-        match self.client.copy_object().bucket(&*self.name).copy_source(source).key(to).send().await {
+        let source = encoded(&format!("{}/{}", self.name, self.full(from)));
+        match self.client.copy_object().bucket(&*self.name).copy_source(source).key(self.full(to)).send().await {
             Ok(_) => Ok(Copied::Done),
             Err(error) => match self.failed("copying to", to, error) {
                 error if error.is_missing() => Ok(Copied::NoSource),
@@ -183,7 +199,7 @@ impl Objects for Bucket {
     }
 
     async fn delete(&self, key: &str) -> Result<(), BucketError> {
-        let delete = self.client.delete_object().bucket(&*self.name).key(key);
+        let delete = self.client.delete_object().bucket(&*self.name).key(self.full(key));
         delete.send().await.map(drop).map_err(|error| self.failed("deleting", key, error))
     }
 }

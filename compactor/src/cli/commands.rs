@@ -223,7 +223,7 @@ async fn files(
 ) -> Result<Exit, CommandError> {
     let state = context.log().await?;
     let live = state.live().filter(|live| month.is_none_or(|month| month == live.file.month));
-    let names: Vec<String> = live.map(|live| format!("s3://{}/{}", context.bucket.name(), live.file.target)).collect();
+    let names: Vec<String> = live.map(|live| context.bucket.uri(&live.file.target)).collect();
     #[derive(Serialize)]
     struct Files {
         files: Vec<String>,
