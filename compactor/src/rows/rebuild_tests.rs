@@ -18,7 +18,7 @@ fn row(definition: &Definition, record: &str, n: u64) -> ArchivedRow {
     let judged = definition.judge(record.as_bytes(), ARRIVED).unwrap();
     let place =
         Place { shard: "shardId-1".parse().unwrap(), sequence: n.to_string().parse().unwrap(), arrived_us: ARRIVED };
-    ArchivedRow::new(&judged, judged.change.content_hash().0, record, place)
+    ArchivedRow::new(definition, &judged, judged.change.content_hash().0, record, place)
 }
 
 /// Records of both forms, with what could be lost on the way: escapes, white space, unknown members, nulls, numbers.
