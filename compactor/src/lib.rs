@@ -5,8 +5,10 @@
 //! - [`bucket`]: S3, by meaning.
 //! - [`log`]: what is in the archive, in which order it came there. The truth that every view follows.
 //! - [`mod@commit`]: putting the next entry of the log, whoever else puts one.
+//! - [`history`]: the log told entry by entry: what its head alone does not say.
 //! - [`rows`]: events as rows of Parquet files, written and read.
 //! - [`archive`]: a run that brings what is new in the stream into the archive.
+//! - [`fsck`](mod@fsck): whether the archive is what its log says: log, objects, bytes, rows.
 //!
 //! What reads it, and holds the live totals against it:
 //!
@@ -24,6 +26,8 @@ pub mod commit;
 pub mod context;
 pub mod contributions;
 pub mod explain;
+pub mod fsck;
+pub mod history;
 pub mod log;
 pub mod recompute;
 pub mod reconcile;

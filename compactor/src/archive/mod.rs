@@ -27,7 +27,7 @@ pub mod tidy;
 pub mod whole;
 
 #[cfg(test)]
-mod memory_stream;
+pub(crate) mod memory_stream;
 #[cfg(test)]
 mod run_tests;
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use recount_schemas::{Group, Month, Year};
 
+use super::fsck::Fsck;
+
 /// Exact totals of a DynamoDB table's changes: counted live, archived, recounted, compared and put right.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -114,6 +116,8 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
         #[arg(long, default_value_t = 1_000)]
         limit: usize,
     },
+    /// Hold the archive against its log: entries, objects, bytes, rows.
+    Fsck(Fsck),
     /// The exact list of the archive's live files, one per line.
     #[command(after_help = "While a month is being compacted a glob sees events twice; this list never does.")]
     Files {

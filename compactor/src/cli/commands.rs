@@ -14,6 +14,7 @@ use crate::bucket::BucketError;
 use crate::context::{Context, ContextError};
 use crate::contributions::Scope;
 use crate::explain::{Event, explain};
+use crate::fsck::FsckError;
 use crate::recompute::{RecomputeError, recompute};
 use crate::reconcile::{ReconcileError, Verdict, reconcile};
 use crate::repair::plan::{Plan, PlanError};
@@ -95,6 +96,9 @@ pub enum CommandError {
     /// Repair.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// Fsck.
+    #[error(transparent)]
+    Fsck(#[from] FsckError),
     /// A plan in a file.
     #[error("plan {path}: {source}")]
     PlanFile {
@@ -128,7 +132,9 @@ impl CommandError {
             Self::Context(error)
             | Self::Reconcile(ReconcileError::Context(error))
             | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => of_context(error),
-            Self::PlanFile { .. } | Self::Repair(RepairError::Plan(_)) => Exit::Usage,
+            Self::PlanFile { .. }
+            | Self::Repair(RepairError::Plan(_))
+            | Self::Fsck(FsckError::OtherDefinition { .. }) => Exit::Usage,
             _ => Exit::Undecided,
         }
     }
@@ -211,6 +217,7 @@ pub async fn run(
                 Ok(Exit::Clean)
             }
         },
+        Command::Fsck(args) => super::fsck::run(context, &args, format, out, says).await,
         Command::Files { month } => files(context, month, format, out).await,
     }
 }
@@ -255,7 +262,7 @@ fn json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
     serde_json::to_string(value)
 }
 
-fn write<T: Serialize>(
+pub(super) fn write<T: Serialize>(
     out: &mut (dyn Write + Send),
     format: Format,
     report: &T,

@@ -21,7 +21,7 @@ const NAMED: usize = 5;
 const CELLS: usize = 200;
 
 /// A table with a header; the columns from `right` on are numbers.
-fn table(header: &[String], right: usize) -> Table {
+pub(super) fn table(header: &[String], right: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
     for line in [TableComponent::HorizontalLines, TableComponent::MiddleIntersections] {
@@ -36,7 +36,7 @@ fn table(header: &[String], right: usize) -> Table {
 }
 
 /// The table without spaces at the ends of its lines.
-fn drawn(table: &Table) -> String {
+pub(super) fn drawn(table: &Table) -> String {
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
 }
@@ -46,7 +46,7 @@ fn header(names: &[&str], measures: &[String]) -> Vec<String> {
 }
 
 /// `1234567` as `1,234,567`.
-fn grouped(n: i64) -> String {
+pub(super) fn grouped(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut text = String::new();
     if n < 0 {

@@ -230,9 +230,23 @@ impl<O: Objects> LogStore<O> {
         Ok(State::default())
     }
 
-    /// The log folded up to entry `n`. It is used if entry `n` is the one that it was folded up to, and the `next` one says
+    /// Whether the log folded up to entry `n` is kept in another format than the present one: it is never read again.
+    pub async fn is_outdated(&self, n: u64) -> Result<bool, StoreError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let bytes = match self.objects.get(&names::state(n), MAX_STATE).await {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(BucketError::TooLarge { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(serde_json::from_slice::<Format>(&bytes).is_ok_and(|kept| kept.format != FORMAT))
+    }
+
+    /// The log folded up to entry `n`, if the log vouches for what is kept of it. It is used if entry `n` is the one that it was folded up to, and the `next` one says
     /// that it is this text.
-    async fn kept_at(&self, n: u64, next: &[u8]) -> Result<Option<State>, StoreError> {
+    pub async fn kept_at(&self, n: u64, next: &[u8]) -> Result<Option<State>, StoreError> {
         let bytes = match self.objects.get(&names::state(n), MAX_STATE).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) | Err(BucketError::TooLarge { .. }) => return Ok(None),

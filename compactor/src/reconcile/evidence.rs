@@ -19,7 +19,7 @@ pub const MAX_QUARANTINED: usize = 2_000_000;
 /// Most conflicting variants that are read.
 pub const MAX_VARIANTS: usize = 100_000;
 /// The largest such object: a record of 10 MiB in base64, and what stands around it.
-const MAX_OBJECT: u64 = 16 << 20;
+pub const MAX_OBJECT: u64 = 16 << 20;
 
 /// The evidence could not be read.
 #[derive(Debug, thiserror::Error)]

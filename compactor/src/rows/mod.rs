@@ -75,6 +75,16 @@ pub enum RowsError {
         /// What is wrong with it.
         why: String,
     },
+    /// The file has another number of rows.
+    #[error("{file} has {rows} rows, the log says {said}; restore the object that the log names")]
+    Rows {
+        /// The file.
+        file: String,
+        /// Its rows, by its footer.
+        rows: i64,
+        /// The rows that the log says it has.
+        said: u64,
+    },
     /// A measure's sum does not fit 128 bits.
     #[error("the sum of {0} does not fit 38 digits")]
     Overflow(String),

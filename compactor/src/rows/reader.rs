@@ -134,7 +134,8 @@ impl<O: Objects> Opened<O> {
             None => return Err(self.damaged("does not say its format")),
         }
         if u64::try_from(footer.num_rows()) != Ok(file.rows) {
-            return Err(self.damaged(format_args!("has {} rows, the log says {}", footer.num_rows(), file.rows)));
+            let (file, rows, said) = (self.name.clone(), footer.num_rows(), file.rows);
+            return Err(RowsError::Rows { file, rows, said });
         }
         self.check_groups()
     }
