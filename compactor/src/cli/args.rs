@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use recount_schemas::{Group, Month, Year};
 
+use super::explain::Explain;
 use super::fsck::Fsck;
 
 /// Exact totals of a DynamoDB table's changes: counted live, archived, recounted, compared and put right.
@@ -106,16 +107,7 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
         confirm: bool,
     },
     /// The events that make a group's number of a month.
-    #[command(after_help = "Example: recount explain acme 2026-11 --format json")]
-    Explain {
-        /// The group.
-        group: Group,
-        /// The month, as 2026-11.
-        month: Month,
-        /// The most events in a table; JSON has all.
-        #[arg(long, default_value_t = 1_000)]
-        limit: usize,
-    },
+    Explain(Explain),
     /// Hold the archive against its log: entries, objects, bytes, rows.
     Fsck(Fsck),
     /// The exact list of the archive's live files, one per line.
@@ -166,7 +158,13 @@ mod tests {
         );
         assert_eq!(
             parse("recount explain acme 2026-11").unwrap(),
-            Command::Explain { group, month: Month::new(2026, 11).unwrap(), limit: 1_000 }
+            Command::Explain(Explain {
+                group,
+                month: Month::new(2026, 11).unwrap(),
+                limit: 1_000,
+                as_of: None,
+                all: false
+            })
         );
         for wrong in [
             "recount",
@@ -174,6 +172,9 @@ mod tests {
             "recount explain acme 2026-13",
             "recount usage --year x",
             "recount mend",
+            "recount explain acme 2026-11 --as-of yesterday",
+            "recount explain acme 2026-11 --as-of 1 --all",
+            "recount fsck --confirm",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

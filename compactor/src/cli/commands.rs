@@ -13,7 +13,7 @@ use crate::archive::{ArchiveError, ArchiveReport};
 use crate::bucket::BucketError;
 use crate::context::{Context, ContextError};
 use crate::contributions::Scope;
-use crate::explain::{Event, explain};
+use crate::explain::AsOfError;
 use crate::fsck::FsckError;
 use crate::recompute::{RecomputeError, recompute};
 use crate::reconcile::{ReconcileError, Verdict, reconcile};
@@ -96,6 +96,9 @@ pub enum CommandError {
     /// Repair.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// What the archive had at a moment.
+    #[error(transparent)]
+    AsOf(#[from] AsOfError),
     /// Fsck.
     #[error(transparent)]
     Fsck(#[from] FsckError),
@@ -130,10 +133,12 @@ impl CommandError {
         };
         match self {
             Self::Context(error)
+            | Self::AsOf(AsOfError::Explain(ReconcileError::Context(error)))
             | Self::Reconcile(ReconcileError::Context(error))
             | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => of_context(error),
             Self::PlanFile { .. }
             | Self::Repair(RepairError::Plan(_))
+            | Self::AsOf(AsOfError::Moment(_))
             | Self::Fsck(FsckError::OtherDefinition { .. }) => Exit::Usage,
             _ => Exit::Undecided,
         }
@@ -186,37 +191,7 @@ pub async fn run(
             write(out, format, &report, tables::repair)?;
             Ok((&report).into())
         }
-        Command::Explain { group, month, limit } => match format {
-            Format::Table => {
-                let mut events: Vec<Event> = Vec::new();
-                let keep = |event| {
-                    if events.len() < limit {
-                        events.push(event);
-                    }
-                    Ok(())
-                };
-                let summary = explain(context, &group, month, keep).await?;
-                out.write_all(tables::explanation(&summary, &events).as_bytes())?;
-                Ok(Exit::Clean)
-            }
-            Format::Json => {
-                write!(out, "{{\"group\":{},\"month\":{},\"events\":[", json(&group)?, json(&month)?)?;
-                let mut first = true;
-                let each = |event: Event| {
-                    let comma = if std::mem::take(&mut first) { "" } else { "," };
-                    let text = serde_json::to_string(&event).map_err(std::io::Error::other)?;
-                    Ok(write!(out, "{comma}\n{text}")?)
-                };
-                let summary = explain(context, &group, month, each).await?;
-                let (number, archived) = (json(&summary.number)?, summary.archived);
-                let (counted, unarchived) = (summary.counted, summary.unarchived);
-                writeln!(
-                    out,
-                    "],\n\"number\":{number},\"archived\":{archived},\"counted\":{counted},\"unarchived\":{unarchived}}}"
-                )?;
-                Ok(Exit::Clean)
-            }
-        },
+        Command::Explain(args) => super::explain::run(context, &args, format, out).await,
         Command::Fsck(args) => super::fsck::run(context, &args, format, out, says).await,
         Command::Files { month } => files(context, month, format, out).await,
     }
@@ -258,7 +233,7 @@ async fn read_plan(context: &Context, plan: &str) -> Result<Plan, CommandError> 
     }
 }
 
-fn json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
+pub(super) fn json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
     serde_json::to_string(value)
 }
 

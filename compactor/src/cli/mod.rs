@@ -2,7 +2,7 @@
 //!
 //! - [`args`]: the command line as typed.
 //! - [`commands`]: each command as a function that returns its report and verdict; the demo and the tests call these.
-//! - [`fsck`]: a command with its arguments, its report and its table.
+//! - [`explain`], [`fsck`]: a command with its arguments, its report and its table.
 //! - [`tables`]: reports as tables.
 //! - [`progress`]: what is being done, on a terminal only.
 //!
@@ -10,6 +10,7 @@
 
 pub mod args;
 pub mod commands;
+pub mod explain;
 pub mod fsck;
 pub mod progress;
 pub mod tables;

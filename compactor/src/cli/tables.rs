@@ -279,15 +279,40 @@ pub fn explanation(summary: &Summary, events: &[Event]) -> String {
     if more > 0 {
         let _ = writeln!(text, "… and {} (--limit, or --format json)", plural(more, "more event"));
     }
+    if let Some(as_of) = &summary.as_of {
+        let _ = writeln!(
+            text,
+            "{} {} as of log entry {}, made {}: {}; {}, {} of them in that number{}",
+            shown(summary.group.as_str()),
+            summary.month,
+            as_of.entry,
+            as_of.at,
+            delta(&summary.number),
+            plural(summary.archived, "archived event"),
+            summary.counted,
+            match summary.undated {
+                0 => String::new(),
+                n => format!(
+                    "; not listed: {}, of which nobody can say any more whether the archive had them then",
+                    plural(n, "event")
+                ),
+            },
+        );
+        return text;
+    }
     let _ = writeln!(
         text,
-        "{} {}: the number is {}; {}, {} of them in the number; {} of the ledger not archived",
+        "{} {}: the number is {}; {}, {} of them in the number; {} of the ledger not archived{}",
         shown(summary.group.as_str()),
         summary.month,
         delta(&summary.number),
         plural(summary.archived, "archived event"),
         summary.counted,
         plural(summary.unarchived, "key"),
+        match summary.void {
+            0 => String::new(),
+            n => format!(", {n} of them void"),
+        },
     );
     text
 }

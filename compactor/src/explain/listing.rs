@@ -8,6 +8,7 @@
 //! | adds to the cell | no | not yet, missing, quarantined | no | `not_yet`, `missing`, `quarantined` |
 //! | adds to no cell | – | – | no | `adds_nothing` |
 //! | adds to other cells | – | – | no | `counts_elsewhere` |
+//! | is of another month, or a variant that was not archived | – | – | no | `other_month`, `conflict_variant` |
 //!
 //! An event of the too-old list that an applied plan has put into the number since is not on it any more.
 
@@ -61,6 +62,9 @@ pub(super) fn list(
         archived: 0,
         counted: 0,
         unarchived: 0,
+        as_of: None,
+        undated: 0,
+        void: 0,
     };
     let (mut standings, mut events) = (standings.peekable(), events.peekable());
     while let Some(standing) = standings.next_if(|standing| !matches!(standing, Ok(Standing::Key(..)))) {
@@ -88,9 +92,10 @@ pub(super) fn list(
         }
         let mut matched = false;
         while let Some(event) = events.next_if(|event| !matches!(event, Ok((of, _)) if *of != key)) {
-            let (_, Kept { mut event, lane, elsewhere }) = event?;
-            matched |= event.adds.is_some();
+            let (_, Kept { mut event, lane, elsewhere, told }) = event?;
+            matched |= event.adds.is_some() && told.is_none();
             (event.counted, event.why) = match (&event.adds, elsewhere) {
+                _ if told.is_some() => (false, told.unwrap_or_default()),
                 (Some(delta), _) => why(known, key, lane, delta, &event, &lanes),
                 (None, true) => (false, "counts_elsewhere".to_owned()),
                 (None, false) => (false, "adds_nothing".to_owned()),

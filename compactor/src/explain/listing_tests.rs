@@ -35,6 +35,8 @@ fn marked(lane: u16, n: u8, mark: Mark) -> io::Result<Standing> {
 fn event(n: u8, lane: u16, adds: Option<i64>, elsewhere: bool) -> Sourced {
     let event = Event {
         event_id: format!("e{n}"),
+        event_name: "INSERT".to_owned(),
+        month: None,
         occurred_at: String::new(),
         created_at: String::new(),
         shard_id: shard(),
@@ -43,7 +45,7 @@ fn event(n: u8, lane: u16, adds: Option<i64>, elsewhere: bool) -> Sourced {
         why: String::new(),
         adds: adds.map(delta),
     };
-    Ok((key(n), Kept { event, lane, elsewhere }))
+    Ok((key(n), Kept { event, lane, elsewhere, told: None }))
 }
 
 /// What the tests vary of [`Known`]: sequence numbers that the consumer has passed up to, in quarantine, settled in lane 0.

@@ -27,8 +27,11 @@ async fn told(
     definition: &Definition,
     state: &State,
 ) -> Result<Vec<(String, Option<i64>, bool)>, ReadError> {
-    let events = events(bucket, definition, &"g0".parse().unwrap(), "2026-01".parse().unwrap(), state).await?;
-    Ok(events
+    let (group, month) = ("g0".parse().unwrap(), "2026-01".parse().unwrap());
+    let listed = events(bucket, definition, &group, month, state, Wanted::default()).await?;
+    assert_eq!(listed.undated, 0);
+    Ok(listed
+        .finish()?
         .map(|it| it.unwrap().1)
         .map(|it| (it.event.event_id, it.event.adds.map(|it| it.events), it.elsewhere))
         .collect())
@@ -89,11 +92,27 @@ async fn a_change_that_moves_an_item_is_an_event_of_both_cells() {
 }
 
 #[tokio::test]
+async fn where_all_events_of_the_group_are_wanted_those_of_other_months_say_so() {
+    let definition = definition("inserts");
+    let row = |n, old, new| row(&definition, n, old, new);
+    let (ours, theirs, later) = (Some((0, 0, 5)), Some((1, 0, 6)), Some((0, 1, 7)));
+    let files = vec![vec![row(1, None, ours), row(2, None, theirs)], vec![row(3, None, later)]];
+    let (bucket, state) = archive(&definition, files).await;
+    let (group, month) = ("g0".parse().unwrap(), "2026-01".parse().unwrap());
+    let wanted = Wanted { other_months: true, as_of: None };
+    let listed = events(&bucket, &definition, &group, month, &state, wanted).await.unwrap();
+    let told: Vec<_> = listed.finish().unwrap().map(|it| it.unwrap().1).collect();
+    let told: Vec<_> = told.iter().map(|it| (it.event.event_id.as_str(), it.told.as_deref(), it.event.month)).collect();
+    assert_eq!(told, [("e1", None, None), ("e3", Some("other_month"), Some("2026-02".parse().unwrap()))]);
+}
+
+#[tokio::test]
 async fn an_event_says_where_and_when_it_was() {
     let definition = definition("inserts");
     let (bucket, state) = archive(&definition, vec![vec![row(&definition, 4, None, Some((0, 0, 5)))]]).await;
     let (group, month) = ("g0".parse().unwrap(), "2026-01".parse().unwrap());
-    let mut events = events(&bucket, &definition, &group, month, &state).await.unwrap();
+    let listed = events(&bucket, &definition, &group, month, &state, Wanted::default()).await.unwrap();
+    let mut events = listed.finish().unwrap();
     let (key, Kept { event, lane, .. }) = events.next().unwrap().unwrap();
     assert_eq!((key.created_ms(), lane), (NOVEMBER / 1_000 + 4, 0));
     assert_eq!(

@@ -85,15 +85,17 @@ fn compact(history: &mut History) {
     let taken_over = AddedFile { source: last.target.clone(), target: names::target(month(), n, n, 1), ..last.clone() };
     let versions = [(month(), n)].into();
     let added = vec![merged, taken_over];
-    take(history, Entry { removed, versions, added, ..entry(history, Kind::Compaction) });
+    let compaction = Entry { removed, versions, added, ..entry(history, Kind::Compaction) };
+    take(history, compaction);
 }
 
-fn told() -> History {
+pub(crate) fn told() -> History {
     let mut history = History::default();
     read(&mut history, "a", None, 10);
     read(&mut history, "b", None, 7);
     let added = vec![file(&history, 0, 1)];
-    take(&mut history, Entry { added, ..entry(&history, Kind::Addition) });
+    let addition = Entry { added, ..entry(&history, Kind::Addition) };
+    take(&mut history, addition);
     read(&mut history, "a", Some(10), 20);
     compact(&mut history);
     history

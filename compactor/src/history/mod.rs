@@ -16,7 +16,7 @@ use recount_schemas::{Month, SequenceNumber, ShardId};
 
 use crate::log::{Digest, Entry, LiveFile, LogError, State, Stream, names};
 pub use positions::Positions;
-pub use walk::{Problem, Walked, walk};
+pub use walk::{Problem, Walked, walk, whole};
 
 /// The entries whose rows a file holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -190,4 +190,4 @@ impl History {
 
 #[cfg(test)]
 #[path = "history_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -107,6 +107,26 @@ pub async fn walk<O: Objects>(objects: &O, host: &SharedHost, wanted: &Wanted<'_
     Ok(walked)
 }
 
+/// The whole history; a log that is not as it must be is an error.
+pub async fn whole<O: Objects>(objects: &O, host: &SharedHost) -> Result<History, StoreError> {
+    let walked = walk(objects, host, &Wanted { last_listed: None, folded: &[], removed: &|_| false }).await?;
+    match walked.problems.into_iter().next() {
+        None => Ok(walked.history),
+        Some(problem) => Err(problem.into()),
+    }
+}
+
+impl From<Problem> for StoreError {
+    fn from(problem: Problem) -> Self {
+        let (n, why) = match problem {
+            Problem::Changed { n, .. } => (n, "the entry behind it was put after another one".to_owned()),
+            Problem::Missing { n } => (n, "it is not there, and later ones are".to_owned()),
+            Problem::Invalid { n, why } => (n, why),
+        };
+        Self::Log(LogError::Broken { n, why })
+    }
+}
+
 fn take(
     history: &mut History,
     n: u64,

@@ -24,17 +24,17 @@ fn row(definition: &Definition, record: &str, n: u64) -> ArchivedRow {
 /// Records of both forms, with what could be lost on the way: escapes, white space, unknown members, nulls, numbers.
 fn records() -> Vec<String> {
     let plain = record("e1", Some("acme"), NOVEMBER, "1.50");
-    let modify = plain
-        .replace("\"e1\"", "\"e2\\u0041\\\"\"")
-        .replace("INSERT", "MODIFY")
-        .replace("\"SizeBytes\":7", "\"OldImage\" : {\"scan_id\":{\"S\":\"\\u00e9\"},  \"x\":{\"BS\":[\"YQ==\"]}},\"SizeBytes\":7.0");
+    let modify = plain.replace("\"e1\"", "\"e2\\u0041\\\"\"").replace("INSERT", "MODIFY").replace(
+        "\"SizeBytes\":7",
+        "\"OldImage\" : {\"scan_id\":{\"S\":\"\\u00e9\"},  \"x\":{\"BS\":[\"YQ==\"]}},\"SizeBytes\":7.0",
+    );
     let nulls = plain.replace("\"e1\"", "\"e3\"").replace("\"SizeBytes\":7", "\"OldImage\":null,\"Later\":[1, {}]");
     let novel = plain.replace("\"e1\"", "\"e4\"").replacen('{', "{ \"nov\\u0065l\" : 1e400 ,\n", 1);
-    let removal = plain
-        .replace("\"e1\"", "\"e5\"")
-        .replace("INSERT", "REMOVE")
-        .replace("NewImage", "OldImage")
-        .replace("\"userIdentity\":null", r#""userIdentity":{ "type":"Service","principalId":"dynamodb.amazonaws.com" }"#);
+    let removal =
+        plain.replace("\"e1\"", "\"e5\"").replace("INSERT", "REMOVE").replace("NewImage", "OldImage").replace(
+            "\"userIdentity\":null",
+            r#""userIdentity":{ "type":"Service","principalId":"dynamodb.amazonaws.com" }"#,
+        );
     let other = plain.replace("\"e1\"", "\"e6\"").replace("\"tableName\":\"scans\"", "\"tableName\":\"other\"");
     let streams = r#"{"eventID":"7de3","eventName":"INSERT","eventVersion":"1.1","eventSource":"aws:dynamodb","awsRegion":"us-west-2",
         "dynamodb":{"ApproximateCreationDateTime":1.793491200E9,"Keys":{"scan_id":{"S":"e7"}},"NewImage":{"scan_id":{"S":"e7"},
