@@ -24,7 +24,7 @@ use recount_schemas::quarantine::{self, Quarantined};
 use recount_schemas::{Cell, EventKey, Month, SequenceNumber, ShardId};
 
 use crate::faults::Fault;
-use crate::network::Put;
+use crate::network::{OPERATOR, Put};
 use crate::oracle::{Oracle, Pair, fits};
 use crate::parts;
 use crate::plan::LEDGER_DAYS;
@@ -62,6 +62,7 @@ struct Seen {
 }
 
 impl Seen {
+    /// Events and bytes, as the cell says.
     fn total(&self) -> Pair {
         (self.look.events, self.look.sums.first().map_or(0, |sum| sum.to_string().parse().unwrap()))
     }
@@ -521,6 +522,11 @@ fn all_counted(world: &World, oracle: &Oracle, cells: &BTreeMap<Cell, Seen>) {
     all_counted_now(world, oracle, &seen);
 }
 
+/// What each cell says now.
+pub async fn totals(world: &World) -> BTreeMap<Cell, Pair> {
+    cells(world).await.unwrap().into_iter().map(|(cell, seen)| (cell, seen.total())).collect()
+}
+
 /// The same from outside this module: cells as they are now.
 pub async fn counted(world: &World, oracle: &Oracle) {
     match cells(world).await {
@@ -564,7 +570,7 @@ async fn recounted(world: &World, oracle: &Oracle, state: &State, rows: &[Row]) 
 
 /// Reconcile has nothing to say.
 async fn reconciled(world: &Arc<World>) {
-    let process = world.process("operator");
+    let process = world.process(OPERATOR);
     let context = parts::context(world, &process);
     let scope = recount_compactor::contributions::Scope::all();
     let done = process.run(recount_compactor::reconcile::reconcile(&context, &scope, &|_| {})).await;

@@ -1,7 +1,7 @@
 //! Somebody edits the totals: reconcile must tell which cells, and repair must put them right, whatever happens to it on
 //! the way, and change nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,17 +10,19 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use futures::TryStreamExt;
 use recount_compactor::contributions::Scope;
 use recount_compactor::reconcile::{Kind, Verdict, reconcile};
-use recount_compactor::repair::repair;
+use recount_compactor::repair::plan::Plan;
+use recount_compactor::repair::{repair, repair_by};
 use recount_consumer::cell::Look;
 use recount_schemas::Cell;
 use recount_schemas::items::cell_sk;
 
 use crate::checks;
 use crate::faults::Fault;
-use crate::oracle::Oracle;
+use crate::network::OPERATOR;
+use crate::oracle::{Oracle, Pair};
 use crate::parts;
 use crate::process::Doom;
-use crate::world::World;
+use crate::world::{World, put};
 
 /// Most rounds of repair until nothing is left to do.
 const ROUNDS: usize = 6;
@@ -64,25 +66,64 @@ async fn plant(world: &World) -> BTreeSet<Cell> {
     damaged
 }
 
-/// One repair in a process of its own, which may die.
-async fn one(world: Arc<World>) {
-    let process = world.process("operator");
+/// One repair in a process of its own, which may die: by a plan of its own, or by one that others have, too.
+async fn one(world: Arc<World>, plan: Option<Plan>) {
+    let process = world.process(OPERATOR);
     if !world.is_calm() && world.draw() < 0.7 {
         let writes = world.draw() < 0.5;
         let n = world.draw() * if writes { 6.0 } else { 150.0 };
         process.doom(Doom::After(n as u64), writes);
     }
     let context = parts::context(&world, &process);
-    let done = process.run(repair(&context, &Scope::all(), true, &|_| {})).await;
+    let done = match plan {
+        None => process.run(repair(&context, &Scope::all(), true, &|_| {})).await,
+        Some(plan) => process.run(repair_by(&context, plan, &Scope::all(), true, &|_| {})).await,
+    };
     let said =
         done.map(|done| done.map(|report| (report.plans.len(), report.applied.len())).map_err(|e| e.to_string()));
     world.trace(format!("{}: repair: {said:?}", process.name));
 }
 
+/// What all changes of a cell come to, where each has one content.
+fn due(oracle: &Oracle) -> BTreeMap<Cell, Pair> {
+    let mut due: BTreeMap<Cell, Pair> = BTreeMap::new();
+    for change in oracle.changes.values().filter_map(|contents| contents.first()) {
+        for (cell, (events, bytes)) in &change.adds {
+            let pair = due.entry(cell.clone()).or_default();
+            *pair = (pair.0 + events, pair.1 + bytes);
+        }
+    }
+    due
+}
+
+/// What is wrong with each cell, by its number.
+fn errors(totals: &BTreeMap<Cell, Pair>, due: &BTreeMap<Cell, Pair>) -> BTreeMap<Cell, Pair> {
+    let cells: BTreeSet<&Cell> = totals.keys().chain(due.keys()).collect();
+    let of = |cells: &BTreeMap<Cell, Pair>, cell: &Cell| cells.get(cell).copied().unwrap_or_default();
+    let error = |cell: &Cell| {
+        let ((events, bytes), (due_events, due_bytes)) = (of(totals, cell), of(due, cell));
+        (events - due_events, bytes - due_bytes)
+    };
+    cells.into_iter().map(|cell| (cell.clone(), error(cell))).collect()
+}
+
+/// After repairs that died, came twice and met each other, each number is as it was, or right; or on the way, where an
+/// event is to be counted again. Never is it wrong in another way: then something was applied twice.
+fn part_way(world: &World, before: &BTreeMap<Cell, Pair>, after: &BTreeMap<Cell, Pair>) {
+    for (cell, error) in after {
+        let was = before.get(cell).copied().unwrap_or_default();
+        // An event that was taken from the ledger: its number comes first, then the event.
+        let on_the_way = was == (0, 0) && error.0.abs() <= 1;
+        if *error != was && *error != (0, 0) && !on_the_way {
+            world.violated(9, format!("{cell:?} was wrong by {was:?}, and repairs made it wrong by {error:?}"));
+        }
+    }
+}
+
 /// See the module.
 pub async fn damage(world: &Arc<World>, oracle: &Oracle) {
     let damaged = plant(world).await;
-    let process = world.process("operator");
+    let process = world.process(OPERATOR);
     let context = parts::context(world, &process);
     match reconcile(&context, &Scope::all(), &|_| {}).await {
         Ok(reconciled) => {
@@ -100,24 +141,42 @@ pub async fn damage(world: &Arc<World>, oracle: &Oracle) {
         }
         Err(error) => return world.violated(8, format!("reconcile fails in a calm: {error}")),
     }
-    // Several operators at once, in any weather.
+    let plan = match repair(&context, &Scope::all(), false, &|_| {}).await {
+        Ok(report) => report.plans.into_iter().next().map(|named| named.plan),
+        Err(error) => return world.violated(9, format!("a plan cannot be made in a calm: {error}")),
+    };
+    let before = errors(&checks::totals(world).await, &due(oracle));
+    // Several operators at once, in any weather, while events flow.
     world.set_calm(false);
-    let mut operators = tokio::task::JoinSet::new();
-    for _ in 0..2 {
-        operators.spawn_local(one(Arc::clone(world)));
+    let mut at_once = tokio::task::JoinSet::new();
+    let source = world.process("source");
+    let (writer, records) = (Arc::clone(world), world.plan.more.clone());
+    at_once.spawn_local(async move {
+        for few in records.chunks(3) {
+            put(&writer, &source, few.to_vec()).await;
+            writer.clock.sleep(Duration::from_secs_f64(4.0 * writer.draw())).await;
+        }
+    });
+    for _ in 0..3 {
+        let plan = plan.clone().filter(|_| world.draw() < 0.5);
+        at_once.spawn_local(one(Arc::clone(world), plan));
         world.clock.sleep(Duration::from_secs_f64(5.0 * world.draw())).await;
     }
-    while operators.join_next().await.is_some() {}
+    while at_once.join_next().await.is_some() {}
     world.set_calm(true);
-    // What they sent may still be on its way.
+    // What they sent may still be on its way, and what is in the stream is counted.
     world.clock.sleep(Duration::from_secs(2 * 3_600)).await;
+    let oracle = world.oracle();
+    let told_for_ever = world.has(Fault::Ancient) || world.has(Fault::Variant);
+    if !told_for_ever {
+        part_way(world, &before, &errors(&checks::totals(world).await, &due(&oracle)));
+    }
     for round in 0..ROUNDS {
-        let process = world.process("operator");
+        let process = world.process(OPERATOR);
         let context = parts::context(world, &process);
         match repair(&context, &Scope::all(), true, &|_| {}).await {
             Ok(report) if report.plans.is_empty() => {
                 let verdict = report.reconciled.as_ref().map(|report| report.verdict);
-                let told_for_ever = world.has(Fault::Ancient) || world.has(Fault::Variant);
                 if verdict != Some(Verdict::Clean) && !told_for_ever {
                     world.violated(9, format!("repair has nothing to do, but all is not well: {report:?}"));
                 }
@@ -130,5 +189,5 @@ pub async fn damage(world: &Arc<World>, oracle: &Oracle) {
             Err(error) => return world.violated(9, format!("repair fails in a calm: {error}")),
         }
     }
-    checks::counted(world, oracle).await;
+    checks::counted(world, &oracle).await;
 }

@@ -43,6 +43,8 @@ pub enum Fault {
     CompactorDies,
     /// The operator's command dies at any time.
     OperatorDies,
+    /// The operator's requests are slow: much happens between two of them.
+    SlowOperator,
     /// A process stands still and wakes up late.
     Freeze,
     /// A batch is worked on twice at once.
@@ -78,7 +80,7 @@ pub enum Fault {
 use Fault::*;
 
 impl Fault {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Latency,
         Throttle,
         ServerError,
@@ -96,6 +98,7 @@ impl Fault {
         RelayDies,
         CompactorDies,
         OperatorDies,
+        SlowOperator,
         Freeze,
         TwoConsumers,
         TwoCompactors,
@@ -193,7 +196,7 @@ pub const SCENARIOS: [(&str, &[Fault]); 7] = [
     ("source", &[Latency, Duplicate, Variant, Late, Ancient, Poison, QuarantineDown, Redelivery]),
     ("resharding", &[Latency, LostAnswer, Reshard, CompactorDies, TwoCompactors, Redelivery, Duplicate]),
     ("losses", &[Latency, Trim, Reshard, CompactorDies]),
-    ("edits", &[Latency, LostAnswer, Throttle, OperatorDies, Redelivery, Damage]),
+    ("edits", &[Latency, LostAnswer, Throttle, OperatorDies, SlowOperator, Redelivery, Damage]),
 ];
 
 /// The faults of a scenario.

@@ -33,6 +33,9 @@ use crate::faults::{self, Call, Fault, Service};
 use crate::process::{Doom, Machine, Process};
 use crate::trace::Trace;
 
+/// What the operator's processes are called.
+pub const OPERATOR: &str = "operator";
+
 /// A record that is in the stream.
 #[derive(Debug, Clone)]
 pub struct Put {
@@ -64,6 +67,8 @@ pub struct Weather {
     pub rate: f64,
     /// The longest time one way, µs, but for few.
     pub latency_us: u64,
+    /// The most that one way of the operator's requests takes, µs; 0: as everybody's.
+    pub operator_us: u64,
     /// When what is not to be had.
     pub brownouts: Vec<Brownout>,
     /// When nothing can be put beside the archive.
@@ -215,9 +220,14 @@ impl Network {
     }
 
     /// One way of a request or an answer.
-    fn travel(&self) -> Sleep {
+    fn travel(&self, from: &Process) -> Sleep {
         let most = self.weather.latency_us;
-        let us = if self.is_calm() || most == 0 {
+        let operator_us = if from.name.starts_with(OPERATOR) { self.weather.operator_us } else { 0 };
+        let us = if self.is_calm() {
+            1_000
+        } else if operator_us > 0 {
+            self.state().rng.u64(0..operator_us)
+        } else if most == 0 {
             1_000
         } else {
             let mut state = self.state();
@@ -259,7 +269,7 @@ impl Network {
                 return;
             }
             let Some(told) = told else { return };
-            network.travel().await;
+            network.travel(&sender).await;
             let _ = answer.send(told);
         });
         match answered.await {
@@ -290,7 +300,7 @@ impl Network {
                 note(name);
                 self.clock.sleep(*after).await;
             }
-            _ => self.travel().await,
+            _ => self.travel(from).await,
         }
         match fate {
             Fate::Refuse(answer) => {

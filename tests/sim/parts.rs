@@ -12,6 +12,7 @@ use recount_compactor::bucket::Bucket;
 use recount_compactor::context::Context;
 use recount_compactor::contributions::Scope;
 use recount_compactor::reconcile::{Kind, ReconcileError, Reconciled, Verdict, reconcile};
+use recount_compactor::repair::repair;
 use recount_consumer::handler::{self, AttemptTimeouts, Clients, Consumer};
 use recount_consumer::metrics::Metrics;
 use recount_consumer::totals::Totals;
@@ -23,6 +24,7 @@ use recount_schemas::{Definition, Settings};
 use tokio::sync::oneshot;
 
 use crate::faults::Fault;
+use crate::network::OPERATOR;
 use crate::plan::{DAY_US, LEDGER_DAYS, MINUTE_US, Risk};
 use crate::process::{Doom, Process};
 use crate::world::World;
@@ -298,17 +300,28 @@ pub fn context(world: &World, process: &Arc<Process>) -> Context {
     context
 }
 
-/// The operator reconciles, while everything goes on.
-pub async fn operator(world: Arc<World>) {
-    let process = world.process("operator");
+/// The operator reconciles, or repairs what nobody damaged, while everything goes on.
+pub async fn operator(world: Arc<World>, repairs: bool) {
+    let process = world.process(OPERATOR);
     if !world.is_calm() && world.draw() < world.plan.operator.dies {
         world.note_fault(Fault::OperatorDies);
         process.doom(Doom::After((world.draw() * 60.0) as u64), false);
     }
     world.maybe_freeze(&process, world.plan.operator.freezes, Duration::from_secs(20), 60 * MINUTE_US);
     let context = context(&world, &process);
-    let done = process.run(reconcile(&context, &Scope::all(), &|_| {})).await;
-    judge(&world, &process.name, done.as_ref());
+    if !repairs {
+        let done = process.run(reconcile(&context, &Scope::all(), &|_| {})).await;
+        judge(&world, &process.name, done.as_ref());
+        return;
+    }
+    match process.run(repair(&context, &Scope::all(), true, &|_| {})).await {
+        None => world.trace(format!("{}: died", process.name)),
+        Some(Err(error)) => world.trace(format!("{}: {error}", process.name)),
+        Some(Ok(report)) if report.plans.is_empty() => world.trace(format!("{}: nothing to repair", process.name)),
+        Some(Ok(report)) => {
+            world.violated(8, format!("{} repairs what nobody damaged: {:?}", process.name, report.plans));
+        }
+    }
 }
 
 /// What a reconcile may say of a system that nobody damaged.

@@ -16,6 +16,9 @@ pub const DAY_US: u64 = 24 * HOUR_US;
 /// The definition's `ledger_days`: the least that goes with a stream that keeps its records for a week.
 pub const LEDGER_DAYS: i64 = 10;
 
+/// How long after the last act damage is repaired, about; until then it is calm.
+const AFTERWARDS: u64 = 5 * HOUR_US;
+
 /// Something that happens at a time.
 #[derive(Debug, Clone)]
 pub enum Act {
@@ -29,6 +32,8 @@ pub enum Act {
     Redeliver { pick: u64, records: u64, repeats: u32, lost_answers: u32 },
     /// The operator reconciles.
     Reconcile,
+    /// The operator repairs what nobody damaged.
+    Repair,
     /// Somebody starts a part with another definition.
     OtherDefinition,
     /// Clocks jump.
@@ -79,6 +84,8 @@ pub struct Plan {
     pub write_keys: usize,
     pub hard_limit: usize,
     pub archive_every: Duration,
+    /// What is written while damage is repaired: records with their partition keys.
+    pub more: Vec<(String, Vec<u8>)>,
     /// When no compactor runs: from, to.
     pub archive_pause: Option<(u64, u64)>,
     pub commit_bytes: u64,
@@ -191,6 +198,7 @@ impl Plan {
             },
             cells,
             bursts: Vec::new(),
+            more: Vec::new(),
         };
         plan.write(size);
         plan.brown_out();
@@ -225,14 +233,23 @@ impl Plan {
         for _ in 0..bursts {
             let at = rng.u64(0..self.end_us);
             self.bursts.push(at);
-            let most = if self.cells { 60 } else { 30 };
+            let most = match (self.cells, self.has(Fault::SlowOperator)) {
+                (true, true) => 250,
+                (true, false) => 60,
+                (false, _) => 30,
+            };
             let count = (rng.u64(2..most) * size).div_ceil(100) as usize;
             if rng.u8(..) < 70 {
                 self.acts.push((at, Act::Table(table_writes(&mut rng, count, &mut made, self.epoch_us))));
                 continue;
             }
             let changes = self.changes(&mut rng, at, count, hot, &mut made);
-            let spread = if self.cells { rng.u64(1..40 * SECOND_US) } else { rng.u64(1..5 * MINUTE_US) };
+            let spread = match (self.has(Fault::SlowOperator), self.cells) {
+                // So long that the operator is never done with it.
+                (true, _) => rng.u64(MINUTE_US..6 * MINUTE_US),
+                (false, true) => rng.u64(1..40 * SECOND_US),
+                (false, false) => rng.u64(1..5 * MINUTE_US),
+            };
             let mut puts: Vec<(u64, Vec<u8>, String)> = Vec::new();
             for change in &changes {
                 let when = at + rng.u64(0..spread);
@@ -264,6 +281,17 @@ impl Plan {
                 self.acts.push((together[0].0, Act::Stream(records)));
             }
         }
+        if self.has(Fault::Damage) {
+            self.write_more(&mut made, size);
+        }
+    }
+
+    /// What is written while somebody repairs.
+    fn write_more(&mut self, made: &mut usize, size: u64) {
+        let mut rng = rng(self.seed, "more");
+        let count = (rng.u64(5..40) * size).div_ceil(100) as usize;
+        let changes = self.changes(&mut rng, self.end_us + AFTERWARDS, count, true, made);
+        self.more = changes.into_iter().map(|change| (change.partition_key, change.json.into_bytes())).collect();
     }
 
     /// How long after a record its duplicate comes: within what the ledger remembers, unless the history is about that.
@@ -373,7 +401,11 @@ impl Plan {
         let mut rng = rng(self.seed, "acts");
         let span = self.end_us;
         for _ in 0..if self.cells { 8 } else { rng.usize(2..6) } {
-            self.acts.push((self.moment(&mut rng), Act::Reconcile));
+            // Repair says what reconcile says, and then does nothing; where findings are allowed, it could do something.
+            let findings = [Fault::Trim, Fault::NewStream, Fault::Ancient, Fault::Variant];
+            let repairs = rng.u8(0..4) == 0 && !findings.into_iter().any(|fault| self.has(fault));
+            let act = if repairs { Act::Repair } else { Act::Reconcile };
+            self.acts.push((self.moment(&mut rng), act));
         }
         for _ in 0..rng.usize(6..14) {
             self.acts.push((self.moment(&mut rng), Act::Look));
@@ -414,6 +446,10 @@ fn weather(seed: u64, faults: &BTreeSet<Fault>) -> Weather {
         faults: Fault::OF_REQUESTS.into_iter().filter(|fault| faults.contains(fault)).collect(),
         rate: [0.01, 0.05, 0.05, 0.15][rng.usize(0..4)],
         latency_us: if faults.contains(&Fault::Latency) { [2_000, 20_000, 100_000][rng.usize(0..3)] } else { 0 },
+        operator_us: match faults.contains(&Fault::SlowOperator) {
+            true => [200_000, 1_000_000, 3_000_000][rng.usize(0..3)],
+            false => 0,
+        },
         brownouts: Vec::new(),
         quarantine_down: Vec::new(),
     }

@@ -41,7 +41,7 @@ fn meant(bug: Bug) -> &'static str {
         Bug::DedupesOnlyWithinACommit | Bug::DedupesOnlyOneMonth | Bug::TallySkipsDuplicates => "duplicate,late",
         Bug::ConflictIsADuplicate => "variant",
         Bug::LostRangeIsWhole => "trim",
-        Bug::PageOfTheSameEpochCounts | Bug::ProgressAfterCells => "latency,redelivery,brownout,two-consumers",
+        Bug::PageOfTheSameEpochCounts | Bug::ProgressAfterCells => "slow-operator,late",
         Bug::RepairIgnoresSeen => "damage,latency,lost-answer,late-request",
         _ => "latency,redelivery,duplicate",
     }

@@ -321,7 +321,7 @@ fn run_mapping<S: Source>(world: &Arc<World>, mapping: &Mapping<S>, name: &'stat
 }
 
 /// Puts records into the stream, until all are in it. An answer that is lost puts them twice, as at every source.
-async fn put(world: &World, producer: &Arc<Process>, records: Vec<(String, Vec<u8>)>) {
+pub async fn put(world: &World, producer: &Arc<Process>, records: Vec<(String, Vec<u8>)>) {
     let kinesis = recount_producer::clients::kinesis(&world.sdk(producer));
     let mut left: Vec<PutRecordsRequestEntry> = records
         .into_iter()
@@ -501,7 +501,8 @@ async fn live(world: &Arc<World>) {
             Act::Redeliver { pick, records, repeats, lost_answers } => {
                 redeliver(world, consumer.chaos(), pick, records, repeats, lost_answers).await;
             }
-            Act::Reconcile => drop(tokio::task::spawn_local(parts::operator(Arc::clone(world)))),
+            Act::Reconcile => drop(tokio::task::spawn_local(parts::operator(Arc::clone(world), false))),
+            Act::Repair => drop(tokio::task::spawn_local(parts::operator(Arc::clone(world), true))),
             Act::OtherDefinition => other_definition(world).await,
             Act::Skew(us) => skew(world, us),
             Act::Look => checks::look(world).await,
@@ -529,10 +530,10 @@ async fn live(world: &Arc<World>) {
     }
     // Batches that were counted as done may still be worked on a second time.
     world.clock.sleep(Duration::from_micros(2 * MINUTE_US)).await;
-    stop.send_replace(true);
     checks::look(world).await;
     checks::relayed(world, &relay_records(world)).await;
     checks::end(world).await;
+    stop.send_replace(true);
 }
 
 fn skew_off(world: &World) {
