@@ -8,6 +8,9 @@
 //! | off, as in every normal build | a constant `false`, and nothing can switch a bug on | none: the compiler drops the branch |
 //! | on, for tests only | the bug of this thread (`within`), else that of the process (`set`) | a load |
 //!
+//! A history of few events never comes to what happens at each hundredth. So some numbers of the protocol can be made
+//! small for a thread in such a build ([`number`]); all parts of a history then have the same.
+//!
 //! To add one: a variant here, and `if bugs::on(Bug::…)` at the true place, one line that a reader can skip.
 
 use std::fmt;
@@ -142,6 +145,8 @@ bugs! {
     UndecodableIsSkipped = "undecodable-is-skipped" breaks [1];
     /// A range begins one record behind the one before it ended.
     RangeSkipsARecord = "range-skips-a-record" breaks [1, 5];
+    /// Uploads that may still be committed are deleted.
+    TidiesTooEarly = "tidies-too-early" breaks [1, 6];
     /// A plan whose ranges somebody else has committed is committed all the same.
     RangesOverlap = "ranges-overlap" breaks [5, 6];
 
@@ -181,8 +186,15 @@ pub const fn on(_bug: Bug) -> bool {
     false
 }
 
+/// A number of the protocol: `normal`, but `small` where this thread's history asked for small ones ([`make_small`]).
+#[cfg(not(feature = "bugs"))]
+#[inline(always)]
+pub const fn number(normal: u64, _small: u64) -> u64 {
+    normal
+}
+
 #[cfg(feature = "bugs")]
-pub use switch::{on, set, within};
+pub use switch::{make_small, number, on, set, within};
 
 #[cfg(feature = "bugs")]
 mod switch {
@@ -197,6 +209,17 @@ mod switch {
 
     thread_local! {
         static HERE: Cell<u8> = const { Cell::new(NONE) };
+        static SMALL: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Makes the numbers of [`number`] small for this thread, or normal again.
+    pub fn make_small(small: bool) {
+        SMALL.set(small);
+    }
+
+    /// See the other one.
+    pub fn number(normal: u64, small: u64) -> u64 {
+        if SMALL.get() { small } else { normal }
     }
 
     /// Whether `bug` is on, for this thread or for the process.

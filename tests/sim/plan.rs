@@ -83,6 +83,8 @@ pub struct Plan {
     pub named_keys: usize,
     pub write_keys: usize,
     pub hard_limit: usize,
+    /// Whether the log's numbers are small: how soon uploads are garbage, how often the folded log is kept.
+    pub small: bool,
     pub archive_every: Duration,
     /// What is written while damage is repaired: records with their partition keys.
     pub more: Vec<(String, Vec<u8>)>,
@@ -183,6 +185,7 @@ impl Plan {
             named_keys: rng.usize(2..8),
             write_keys: rng.usize(8..40),
             hard_limit: seal_at * 4,
+            small: rng.u8(0..3) > 0,
             archive_every: Duration::from_micros(every),
             archive_pause,
             commit_bytes: rng.u64(2_000..40_000),

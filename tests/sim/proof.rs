@@ -41,6 +41,7 @@ fn meant(bug: Bug) -> &'static str {
         Bug::DedupesOnlyWithinACommit | Bug::DedupesOnlyOneMonth | Bug::TallySkipsDuplicates => "duplicate,late",
         Bug::ConflictIsADuplicate => "variant",
         Bug::LostRangeIsWhole => "trim",
+        Bug::TidiesTooEarly => "latency,two-compactors,freeze,late-request",
         Bug::PageOfTheSameEpochCounts | Bug::ProgressAfterCells => "slow-operator,late",
         Bug::RepairIgnoresSeen => "damage,latency,lost-answer,late-request",
         _ => "latency,redelivery,duplicate",

@@ -571,6 +571,8 @@ fn scratch() -> PathBuf {
 
 /// Lives through a history.
 pub fn history(plan: Plan) -> Outcome {
+    #[cfg(feature = "bugs")]
+    recount_schemas::bugs::make_small(plan.small);
     fastrand::seed(plan.seed); // the SDK draws the jitter of its retries from the thread's generator
     let clock = Arc::new(Clock::default());
     let dir = tempfile::Builder::new().prefix("recount-sim-").tempdir_in(scratch()).unwrap();

@@ -30,7 +30,7 @@ use crate::archive::finish::{Catalog, finish};
 use crate::archive::life::Life;
 use crate::bucket::Objects;
 use crate::log::entry::FORMAT;
-use crate::log::state::WINDOW;
+use crate::log::state::window;
 use crate::log::{Committed, Digest, Entry, Kind, LogStore, State, StoreError, check, store};
 
 /// What is to be put: uploads and what they are, without the number and the targets, which the log's state gives.
@@ -89,7 +89,7 @@ impl<O: Objects> Committer<'_, O> {
         let mut races = 0;
         loop {
             let n = state.next;
-            if n >= proposal.base().saturating_add(WINDOW) {
+            if n >= proposal.base().saturating_add(window()) {
                 return Ok(Ended { outcome: Outcome::TooLate, races });
             }
             let entry = proposal.entry(state, self.header(state, proposal.base()));

@@ -14,7 +14,7 @@
 //! | a compaction's rows are those it removes | invariant 7 |
 //! | an erasure's rows count as those it removes: as many, the same sums, the same hash over all that a total depends on | no erasure changes a total |
 //! | its texts and lists are within [`MAX_ARN`], [`MAX_ORIGIN`], [`MAX_PARENTS`], [`MAX_SUMS`], a group's length; no file is above [`MAX_FILE`] | a damaged entry costs no more than its bytes |
-//! | its number is below base + [`WINDOW`] | older uploads are garbage and may be deleted |
+//! | its number is below base + [`WINDOW`](super::state::WINDOW) | older uploads are garbage and may be deleted |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ use recount_schemas::{Month, ShardId};
 
 use super::entry::{AddedFile, Entry, FORMAT, Fingerprint, Kind, ShardRange};
 use super::names;
-use super::state::{ShardEnd, State, WINDOW};
+use super::state::{ShardEnd, State, window};
 
 /// The longest ARN, in bytes (IAM User Guide, "IAM and STS quotas": 2,048 for the longest of them).
 pub const MAX_ARN: usize = 2_048;
@@ -91,7 +91,7 @@ pub fn follows(state: &State, entry: &Entry) -> Result<(), LogError> {
     if !names::is_token(&entry.token) {
         return Err(broken("its token is malformed".into()));
     }
-    if entry.base > entry.n || entry.n >= entry.base.saturating_add(WINDOW) {
+    if entry.base > entry.n || entry.n >= entry.base.saturating_add(window()) {
         return Err(broken(format!("it was planned when the log had {} entries", entry.base)));
     }
     sizes(entry).map_err(|why| broken(why.into()))?;

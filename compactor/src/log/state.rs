@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use recount_schemas::{Month, SequenceNumber, ShardId};
+use recount_schemas::{Month, SequenceNumber, ShardId, bugs};
 use serde::{Deserialize, Serialize};
 
 use super::check::{self, LogError};
@@ -11,6 +11,11 @@ use super::entry::{AddedFile, Digest, Entry, Kind, Lost, Stream};
 /// A plan whose uploads began when the log had `base` entries is put at most under number `base + WINDOW - 1`, which is
 /// 64 beyond the head of that moment. So who finds the log past that knows the uploads for garbage.
 pub const WINDOW: u64 = 64;
+
+/// [`WINDOW`]; a few in simulated histories that want it so, since hardly any has 64 entries.
+pub fn window() -> u64 {
+    bugs::number(WINDOW, 6)
+}
 
 /// A file that is live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
