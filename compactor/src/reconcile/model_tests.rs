@@ -327,6 +327,30 @@ fn more(world: &mut World, n: u32, count: u32) {
     }
 }
 
+/// Acme was counted on, and sealed, between the reading of its item and that of its pages: at both looks.
+fn sealed_while_it_is_read() -> World {
+    let mut world = world(20);
+    world.passed = 39;
+    world.earlier = world.items.clone();
+    more(&mut world, 40, 8);
+    world
+}
+
+#[tokio::test]
+async fn invariant_8_what_was_sealed_since_the_item_was_read_is_not_its_ledger_yet() {
+    assert_eq!(sealed_while_it_is_read().kinds().await, []);
+}
+
+/// In a simulated history both looks must come upon it, which they hardly do.
+#[cfg(feature = "bugs")]
+#[test]
+fn a_page_of_the_items_own_epoch_that_counts_is_found() {
+    use recount_schemas::bugs::{Bug, within};
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let found = within(Bug::PageOfTheSameEpochCounts, || runtime.block_on(sealed_while_it_is_read().kinds()));
+    assert!(!found.is_empty());
+}
+
 #[tokio::test]
 async fn invariant_9_a_busy_cell_that_was_sealed_between_look_and_pages_can_be_repaired() {
     let mut world = world(20);
