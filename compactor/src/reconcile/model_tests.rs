@@ -327,12 +327,18 @@ fn more(world: &mut World, n: u32, count: u32) {
     }
 }
 
-/// Acme was counted on, and sealed, between the reading of its item and that of its pages: at both looks.
+/// Late events of acme were counted, and sealed, between the reading of its item and that of its pages: at both looks.
 fn sealed_while_it_is_read() -> World {
     let mut world = world(20);
     world.passed = 39;
     world.earlier = world.items.clone();
-    more(&mut world, 40, 8);
+    for (late, at) in [1, 3, 5, 7].into_iter().zip(40..) {
+        world.record(&cell("acme"), at);
+        world.archive.last_mut().unwrap().key = key(late);
+        assert!(world.count(&cell("acme"), key(late), &World::adds(at)));
+    }
+    let epoch = world.earlier[&cell("acme")].epoch;
+    assert!(world.pages[&cell("acme")].iter().any(|(of, keys)| *of == epoch && keys.contains(&key(1))));
     world
 }
 
