@@ -16,6 +16,8 @@
 //! - [`recompute`]: the archive folded into monthly and yearly totals.
 //! - [`reconcile`]: what is wrong with the live totals, event by event.
 //! - [`repair`]: putting it right, by a plan.
+//! - [`redrive`]: quarantined records through the path again, after a fix.
+//! - [`replay`]: archived changes back into a stream, and over to the live one.
 //! - [`explain`]: the events that make a number. [`usage`]: the live totals themselves.
 //! - [`context`]: what all these work with. [`cli`]: the command line.
 
@@ -31,7 +33,9 @@ pub mod history;
 pub mod log;
 pub mod recompute;
 pub mod reconcile;
+pub mod redrive;
 pub mod repair;
+pub mod replay;
 pub mod rows;
 pub mod usage;
 

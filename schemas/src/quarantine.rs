@@ -1,7 +1,8 @@
 //! The shape of a quarantined record in S3, and of a conflicting one.
 //!
 //! Both the consumer and the compactor write a record that they cannot count under the one name that its position gives
-//! it, with `If-None-Match: *`: who comes second finds it done. Objects are never deleted; a redrive marks them as done.
+//! it, with `If-None-Match: *`: who comes second finds it done. Objects are never deleted; a redrive that has put a record through
+//! marks it as done by an object of the same position under [`REDRIVEN_PREFIX`]: the record then counts as quarantined no more.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,14 @@ pub const PREFIX: &str = "quarantine/";
 /// Where the other variants of a change are that came with one event key and different contents.
 pub const CONFLICTS_PREFIX: &str = "conflicts/";
 
+/// Where the marks of quarantined records are that a redrive has put through.
+pub const REDRIVEN_PREFIX: &str = "redriven/";
+
+/// The name of the mark of a quarantined record that was put through.
+pub fn redriven_key(shard: &ShardId, sequence: &SequenceNumber) -> String {
+    format!("{REDRIVEN_PREFIX}{shard}/{sequence}")
+}
+
 /// The name of a quarantined record's object.
 pub fn object_key(shard: &ShardId, sequence: &SequenceNumber) -> String {
     format!("{PREFIX}{shard}/{sequence}")
@@ -27,7 +36,7 @@ pub fn conflict_key(shard: &ShardId, sequence: &SequenceNumber) -> String {
 
 /// The position that an object's name gives; `None` for a name that is not of this shape.
 pub fn position_of(key: &str) -> Option<(ShardId, SequenceNumber)> {
-    let rest = key.strip_prefix(PREFIX).or_else(|| key.strip_prefix(CONFLICTS_PREFIX))?;
+    let rest = [PREFIX, CONFLICTS_PREFIX, REDRIVEN_PREFIX].iter().find_map(|prefix| key.strip_prefix(prefix))?;
     let (shard, sequence) = rest.split_once('/')?;
     Some((shard.parse().ok()?, sequence.parse().ok()?))
 }
@@ -66,7 +75,8 @@ mod tests {
         let sequence: SequenceNumber = "4965".parse().unwrap();
         assert_eq!(object_key(&shard, &sequence), "quarantine/shardId-000000000001/4965");
         assert_eq!(position_of(&object_key(&shard, &sequence)), Some((shard.clone(), sequence.clone())));
-        assert_eq!(position_of(&conflict_key(&shard, &sequence)), Some((shard, sequence)));
+        assert_eq!(position_of(&conflict_key(&shard, &sequence)), Some((shard.clone(), sequence.clone())));
+        assert_eq!(position_of(&redriven_key(&shard, &sequence)), Some((shard, sequence)));
         assert_eq!(position_of("quarantine/../etc/passwd"), None);
         assert_eq!(position_of("events/x/1"), None);
     }

@@ -110,6 +110,10 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
     Explain(Explain),
     /// Hold the archive against its log: entries, objects, bytes, rows.
     Fsck(Fsck),
+    /// Quarantined records through the path again, after a fix.
+    Redrive(super::redrive::RedriveArgs),
+    /// Archived changes back into a stream, in order; and from there over to the live stream.
+    Replay(super::replay::ReplayArgs),
     /// The exact list of the archive's live files, one per line.
     #[command(after_help = "While a month is being compacted a glob sees events twice; this list never does.")]
     Files {

@@ -102,6 +102,12 @@ pub enum CommandError {
     /// Fsck.
     #[error(transparent)]
     Fsck(#[from] FsckError),
+    /// A redrive.
+    #[error(transparent)]
+    Redrive(Box<crate::redrive::RedriveError>),
+    /// A replay.
+    #[error(transparent)]
+    Replay(Box<crate::replay::ReplayError>),
     /// A plan in a file.
     #[error("plan {path}: {source}")]
     PlanFile {
@@ -124,24 +130,30 @@ pub enum CommandError {
 impl CommandError {
     /// The exit code: bad usage where the command line or the definition is wrong, else undecided.
     pub fn exit(&self) -> Exit {
-        let of_context = |error: &ContextError| match error {
-            ContextError::Unreadable { .. }
-            | ContextError::Definition(_)
-            | ContextError::OtherDefinition { .. }
-            | ContextError::Archive(ArchiveError::OtherDefinition { .. }) => Exit::Usage,
-            _ => Exit::Undecided,
-        };
         match self {
             Self::Context(error)
             | Self::AsOf(AsOfError::Explain(ReconcileError::Context(error)))
             | Self::Reconcile(ReconcileError::Context(error))
-            | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => of_context(error),
+            | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => exit_of_context(error),
+            Self::Redrive(error) => super::redrive::exit(error),
+            Self::Replay(error) => super::replay::exit(error),
             Self::PlanFile { .. }
             | Self::Repair(RepairError::Plan(_))
             | Self::AsOf(AsOfError::Moment(_))
             | Self::Fsck(FsckError::OtherDefinition { .. }) => Exit::Usage,
             _ => Exit::Undecided,
         }
+    }
+}
+
+/// How such an error ends a command.
+pub fn exit_of_context(error: &ContextError) -> Exit {
+    match error {
+        ContextError::Unreadable { .. }
+        | ContextError::Definition(_)
+        | ContextError::OtherDefinition { .. }
+        | ContextError::Archive(ArchiveError::OtherDefinition { .. }) => Exit::Usage,
+        _ => Exit::Undecided,
     }
 }
 
@@ -193,6 +205,8 @@ pub async fn run(
         }
         Command::Explain(args) => super::explain::run(context, &args, format, out).await,
         Command::Fsck(args) => super::fsck::run(context, &args, format, out, says).await,
+        Command::Redrive(args) => super::redrive::run(context, args, format, out, says).await,
+        Command::Replay(args) => super::replay::run(context, args, format, out, says).await,
         Command::Files { month } => files(context, month, format, out).await,
     }
 }
@@ -237,6 +251,7 @@ pub(super) fn json<T: Serialize>(value: &T) -> Result<String, serde_json::Error>
     serde_json::to_string(value)
 }
 
+/// Writes a report.
 pub(super) fn write<T: Serialize>(
     out: &mut (dyn Write + Send),
     format: Format,

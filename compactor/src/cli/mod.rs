@@ -3,6 +3,8 @@
 //! - [`args`]: the command line as typed.
 //! - [`commands`]: each command as a function that returns its report and verdict; the demo and the tests call these.
 //! - [`explain`], [`fsck`]: a command with its arguments, its report and its table.
+//! - [`redrive`](mod@redrive): `recount redrive`.
+//! - [`replay`](mod@replay): `recount replay`.
 //! - [`tables`]: reports as tables.
 //! - [`progress`]: what is being done, on a terminal only.
 //!
@@ -13,6 +15,8 @@ pub mod commands;
 pub mod explain;
 pub mod fsck;
 pub mod progress;
+pub mod redrive;
+pub mod replay;
 pub mod tables;
 
 use std::ffi::OsString;

@@ -45,7 +45,7 @@ pub enum EvidenceError {
     },
 }
 
-/// The positions of all quarantined records, by the names of their objects.
+/// The positions of all records that are in quarantine and were not put through since, by the names of their objects.
 pub async fn quarantined<O: Objects>(objects: &O) -> Result<BTreeSet<(ShardId, SequenceNumber)>, EvidenceError> {
     let mut positions = BTreeSet::new();
     let mut listing = Listing::new(objects, quarantine::PREFIX);
@@ -53,6 +53,13 @@ pub async fn quarantined<O: Objects>(objects: &O) -> Result<BTreeSet<(ShardId, S
         positions.extend(page.iter().filter_map(|listed| quarantine::position_of(&listed.key)));
         if positions.len() > MAX_QUARANTINED {
             return Err(EvidenceError::TooMany { prefix: quarantine::PREFIX, most: MAX_QUARANTINED });
+        }
+    }
+    // Marks are listed behind the objects that they are about: one that is put meanwhile takes nothing away that was not there.
+    let mut marks = Listing::new(objects, quarantine::REDRIVEN_PREFIX);
+    while let Some(page) = marks.next_page().await? {
+        for position in page.iter().filter_map(|listed| quarantine::position_of(&listed.key)) {
+            positions.remove(&position);
         }
     }
     Ok(positions)
