@@ -342,9 +342,16 @@ mod tests {
             steps.iter().enumerate().map(report).collect()
         };
         let verdict = |verdict| {
-            let findings = Vec::new();
-            let (undecided_because, cells, events, quarantined, more_cells) = (None, 1, 1, 0, 0);
-            Some(Reconciliation { verdict, undecided_because, cells, events, quarantined, findings, more_cells })
+            Some(Reconciliation {
+                verdict,
+                undecided_because: None,
+                cells: 1,
+                events: 1,
+                coverage: None,
+                quarantined: 0,
+                findings: Vec::new(),
+                more_cells: 0,
+            })
         };
         for (what, plans, steps, reconciled, code) in [
             ("nothing to repair", None, &[][..], verdict(Verdict::Clean), 0),

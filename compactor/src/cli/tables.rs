@@ -127,8 +127,11 @@ pub fn reconciliation(report: &Reconciliation) -> String {
     };
     let cells = plural(report.cells, "cell");
     let events = plural(report.events, "archived event");
-    let _ =
-        writeln!(text, "{what} ({cells}, {events} compared; {} in quarantine)", plural(report.quarantined, "record"));
+    let quarantined = plural(report.quarantined, "record");
+    let _ = writeln!(text, "{what} ({cells}, {events} compared; {quarantined} in quarantine)");
+    if let Some(coverage) = &report.coverage {
+        let _ = writeln!(text, "{coverage}");
+    }
     text
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::reconcile::Coverage;
 use crate::reconcile::finding::{Finding, Kind, Named, NamedEvent, Origin};
 use recount_schemas::{Cell, EventKey};
 
@@ -26,6 +27,12 @@ fn report() -> Reconciliation {
         undecided_because: None,
         cells: 12,
         events: 1_234_567,
+        coverage: Some(Coverage {
+            events: 1_234_568,
+            verified: 1_234_566,
+            oldest_unverified_ms: Some(1_790_000_000_001),
+            oldest_unverified_age_s: Some(840),
+        }),
         quarantined: 1,
         findings: vec![missing, unbacked],
         more_cells: 0,

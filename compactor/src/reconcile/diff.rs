@@ -34,6 +34,7 @@ use recount_schemas::position::{SequenceNumber, ShardId};
 use recount_schemas::{Cell, Delta, EventKey};
 use smallvec::SmallVec;
 
+use super::coverage::Tally;
 use super::finding::{Finding, Kind, Named, NamedEvent, Origin};
 
 /// The most combinations tried when a difference is explained by choices.
@@ -137,6 +138,7 @@ pub struct CellDiff {
     unmatched: Vec<EventKey>,
     choices: Vec<Choice>,
     overflow: bool,
+    tally: Tally,
 }
 
 /// The result for one cell.
@@ -154,6 +156,8 @@ pub struct CellOutcome {
     pub unexplained: Option<Delta>,
     /// How many archived events went into the comparison.
     pub events: u64,
+    /// How many events are verified.
+    pub tally: Tally,
     /// What is wrong.
     pub findings: Vec<Finding>,
 }
@@ -176,12 +180,20 @@ impl CellDiff {
             unmatched: Vec::new(),
             choices: Vec::new(),
             overflow: false,
+            tally: Tally::default(),
         }
     }
 
     /// Takes one key. Each key comes once.
     pub fn key(&mut self, facts: &KeyFacts<'_>) -> KeyVerdict {
         let verdict = judge(facts);
+        match verdict {
+            KeyVerdict::Counted | KeyVerdict::Taken => self.tally.verified(1, facts.key),
+            KeyVerdict::NotYet | KeyVerdict::Missing | KeyVerdict::Quarantined | KeyVerdict::Unmatched => {
+                self.tally.unverified(facts.key);
+            }
+            KeyVerdict::Void | KeyVerdict::Absent => {}
+        }
         if verdict == KeyVerdict::Unmatched {
             self.unmatched.push(facts.key);
         }
@@ -223,9 +235,21 @@ impl CellDiff {
         verdict
     }
 
+    /// Takes so many archived events that are counted or taken as counted, and come to `adds`; the least key is `least`.
+    pub fn bulk(&mut self, rows: u64, adds: &Delta, least: EventKey) {
+        self.events = self.events.saturating_add(rows);
+        self.tally.verified(rows, least);
+        self.add_due(adds);
+    }
+
     /// The cell.
     pub fn cell(&self) -> &Cell {
         &self.cell
+    }
+
+    /// Its events while nothing is known of its number.
+    pub fn tally(&self) -> Tally {
+        self.tally.none_verified()
     }
 
     /// How many archived events have come by.
@@ -263,7 +287,11 @@ impl CellDiff {
         match explain(&difference, &self.choices) {
             Some(chosen) => {
                 for index in chosen {
-                    match self.choices.get(index).and_then(|choice| choice.short.clone()) {
+                    let short = self.choices.get(index).and_then(|choice| choice.short.clone());
+                    if let Some((_, event)) = &short {
+                        self.tally.is_not(event.event_key);
+                    }
+                    match short {
                         Some((Kind::TooOld, event)) => too_old.push(event),
                         Some((_, event)) => self.quarantined.push(event),
                         None => {}
@@ -304,6 +332,7 @@ impl CellDiff {
         for finding in &mut findings {
             (finding.expected, finding.actual) = (expected.events, self.actual.events);
         }
+        let tally = if unexplained.is_some() { self.tally.none_verified() } else { self.tally };
         Ok(CellOutcome {
             cell: self.cell,
             expected,
@@ -311,6 +340,7 @@ impl CellDiff {
             correction,
             unexplained,
             events: self.events,
+            tally,
             findings,
         })
     }

@@ -10,6 +10,8 @@ use recount_schemas::definition::Count;
 use recount_schemas::position::{SequenceNumber, ShardId};
 use recount_schemas::{Cell, Definition, Delta, EventKey, Group, Month};
 
+use super::bulk::{Bulk, Bulks};
+use super::coverage::Tally;
 use super::diff::{Archived, CellDiff, CellOutcome, KeyFacts, KeyVerdict, OutOfRange, Passed};
 use super::finding::{Finding, Kind, MAX_NAMED, Named, NamedEvent, Origin};
 use super::standing::{Head, Mark, Raise, Standing};
@@ -203,6 +205,10 @@ pub struct Compared {
     pub open: Vec<Open>,
     /// How many cells with findings were not kept, for want of room.
     pub more_cells: u64,
+    /// Cells about which the summaries alone say nothing: their rows must be read.
+    pub suspects: BTreeSet<Cell>,
+    /// The events of the cells that are in none of these lists.
+    pub tally: Tally,
     named: usize,
     unmatched: usize,
 }
@@ -211,6 +217,7 @@ impl Compared {
     /// Takes a concluded cell, if anything is wrong with it.
     pub fn take(&mut self, mut found: Found) {
         if found.outcome.findings.is_empty() {
+            self.tally.add(found.outcome.tally);
             return;
         }
         let outcomes = std::iter::once(&mut found.outcome).chain(found.raised.as_mut());
@@ -220,15 +227,21 @@ impl Compared {
             finding.event_ids.truncate(room);
             self.named = self.named.saturating_add(finding.events.len());
         }
-        if self.found.len() < MAX_CELLS_FOUND { self.found.push(found) } else { self.more_cells += 1 }
+        if self.found.len() < MAX_CELLS_FOUND {
+            self.found.push(found);
+        } else {
+            self.more_cells += 1;
+            self.tally.add(found.outcome.tally);
+        }
     }
 }
 
-/// Compares all cells.
+/// Compares all cells. `bulks` are the summaries of the files whose rows are not among the contributions.
 pub async fn compare<O: Objects>(
     definition: &Arc<Definition>,
     known: &Known,
     standings: impl Iterator<Item = std::io::Result<Standing>>,
+    mut bulks: Bulks,
     mut contributions: Contributions<O>,
 ) -> Result<Compared, JoinError> {
     let mut compared = Compared::default();
@@ -246,10 +259,13 @@ pub async fn compare<O: Objects>(
         };
         let contribution_unit = next.as_ref().map(|contribution| (contribution.cell.month, &contribution.cell.group));
         let variant_unit = variants.peek().map(|((month, group, _), _)| (*month, group));
-        let least = [standing_unit, contribution_unit, variant_unit].into_iter().flatten().min();
+        let least = [standing_unit, contribution_unit, variant_unit, bulks.unit()].into_iter().flatten().min();
         let Some((month, group)) = least.map(|(month, group)| (month, group.clone())) else { break };
 
-        let mut unit = Unit { definition, known, month, group, lanes: BTreeMap::new() };
+        let mut unit = Unit { definition, known, month, group, lanes: BTreeMap::new(), bulks: BTreeMap::new() };
+        while bulks.unit().is_some_and(|next| unit.is_at(next)) {
+            unit.bulks.extend(bulks.next().map(|bulk| (bulk.cell.lane, bulk)));
+        }
         // The items of the lanes come first.
         while let Some(Ok(Standing::Cell(..))) = standings.peek()
             && standings.peek().and_then(|s| s.as_ref().ok()).is_some_and(|s| unit.is_at(s.unit()))
@@ -325,6 +341,7 @@ struct Unit<'a> {
     month: Month,
     group: Group,
     lanes: BTreeMap<u16, Open>,
+    bulks: BTreeMap<u16, Bulk>,
 }
 
 impl Unit<'_> {
@@ -341,6 +358,12 @@ impl Unit<'_> {
         Hint { difference: self.known.hints.get(cell).cloned(), ..Hint::default() }
     }
 
+    /// Of a lane, where nobody saw an item.
+    fn no_item(&self, cell: Cell) -> Open {
+        let (report, hint) = (self.diff(cell.clone(), None), self.hint(&cell));
+        Open { head: None, report, raised: None, behind: false, exposed: 0, least_sealed: None, hint }
+    }
+
     fn item(&mut self, cell: Cell, head: Head) {
         let report = self.diff(cell.clone(), Some(head.number.clone()));
         let raised = head.ahead.clone().map(|raise| (raise, self.diff(cell.clone(), Some(head.number.clone()))));
@@ -352,6 +375,18 @@ impl Unit<'_> {
     fn key(&mut self, lane: u16, key: EventKey, at: &KeyAt) {
         let cell = Cell { group: self.group.clone(), month: self.month, lane };
         let known = self.known;
+        if let Some(bulk) = self.bulks.get_mut(&lane) {
+            if at.ahead || at.exposed || at.archived.iter().any(|archived| archived.variant) {
+                bulk.odd();
+            }
+            // Of the files that are summed up, or of none.
+            if at.archived.is_empty() {
+                if at.kept {
+                    bulk.ledger(key);
+                }
+                return;
+            }
+        }
         let among = |sets: &BTreeMap<Cell, BTreeSet<EventKey>>| sets.get(&cell).is_some_and(|keys| keys.contains(&key));
         let stands = |test: &dyn Fn(&Archived) -> bool| at.archived.iter().any(test);
         let facts = KeyFacts {
@@ -368,11 +403,7 @@ impl Unit<'_> {
             voided: among(&known.voided),
         };
         if !self.lanes.contains_key(&lane) {
-            let (report, hint) = (self.diff(cell.clone(), None), self.hint(&cell));
-            self.lanes.insert(
-                lane,
-                Open { head: None, report, raised: None, behind: false, exposed: 0, least_sealed: None, hint },
-            );
+            self.lanes.insert(lane, self.no_item(cell.clone()));
         }
         let Some(lane) = self.lanes.get_mut(&lane) else { return };
         let verdict = lane.report.key(&facts);
@@ -393,8 +424,33 @@ impl Unit<'_> {
         }
     }
 
-    fn finish(self, compared: &mut Compared) -> Result<(), JoinError> {
-        for open in self.lanes.into_values().filter(|open| !self.known.unusable.contains(open.cell())) {
+    fn finish(mut self, compared: &mut Compared) -> Result<(), JoinError> {
+        let known = self.known;
+        for (lane, bulk) in std::mem::take(&mut self.bulks) {
+            let mut open = self.lanes.remove(&lane).unwrap_or_else(|| self.no_item(bulk.cell.clone()));
+            let ours = [&known.voided, &known.settled].iter().any(|sets| sets.contains_key(&bulk.cell));
+            let ahead = open.head.as_ref().is_some_and(|head| head.behind || head.ahead.is_some());
+            let adds = bulk.adds.as_ref().filter(|_| bulk.is_counted(known.horizon) && !ours && !ahead);
+            match adds {
+                Some(adds) => open.report.bulk(bulk.rows, adds, bulk.least),
+                None if known.unusable.contains(&bulk.cell) => {
+                    open.report.bulk(bulk.rows, &Delta::default(), bulk.least);
+                }
+                None => {
+                    compared.cells += 1;
+                    let events = open.report.events().saturating_add(bulk.rows);
+                    compared.events = compared.events.saturating_add(events);
+                    compared.suspects.insert(bulk.cell);
+                    continue;
+                }
+            }
+            self.lanes.insert(lane, open);
+        }
+        for open in self.lanes.into_values() {
+            if known.unusable.contains(open.cell()) {
+                compared.tally.add(open.report.tally());
+                continue;
+            }
             compared.cells += 1;
             compared.events = compared.events.saturating_add(open.report.events());
             let unmatched = open.unmatched().count();
@@ -412,6 +468,9 @@ impl Unit<'_> {
     }
 }
 
+#[cfg(test)]
+#[path = "bulk_tests.rs"]
+mod bulk_tests;
 #[cfg(test)]
 #[path = "join_tests.rs"]
 mod join_tests;

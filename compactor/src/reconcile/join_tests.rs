@@ -64,7 +64,7 @@ async fn try_compared(
     marks.iter().for_each(|(group, n, mark)| push_key(&mut sorter, &cell(group), key(*n), *mark).unwrap());
     let standings = Standings::new(sorter.finish().unwrap());
     let rows: Contributions<Bucket> = Contributions::Memory(rows.into_iter());
-    compare(&definition, known, standings, rows).await
+    compare(&definition, known, standings, Bulks::default(), rows).await
 }
 
 async fn compared(known: &Known, heads: &[(&str, Head)], marks: &[Marked<'_>], rows: Vec<Contribution>) -> Compared {
@@ -109,7 +109,9 @@ async fn a_failed_read_ends_the_comparison() {
         standings.truncate(good);
         standings.push(Err(std::io::Error::other("the disk is gone")));
         let rows: Contributions<Bucket> = Contributions::Memory(vec![row("acme", 1), row("acme", 2)].into_iter());
-        let error = compare(&definition, &known(), standings.into_iter(), rows).await.unwrap_err();
+        let known = known();
+        let compared = compare(&definition, &known, standings.into_iter(), Bulks::default(), rows);
+        let error = compared.await.unwrap_err();
         assert!(error.to_string().contains("the disk is gone"), "{error}");
     }
 }

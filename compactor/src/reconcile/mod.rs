@@ -1,12 +1,16 @@
 //! Holding the live totals against the archive, exactly, while the pipeline runs.
 //!
 //! - [`diff`]: the comparison of one cell, pure, with its truth table.
+//! - [`bulk`]: cells that need no reading of rows, by the files' summaries.
+//! - [`coverage`]: how much of the archive is verified, as a number.
 //! - [`finding`]: what is wrong, by kind and by event.
 //! - [`join`]: the comparison of all cells as a merge join of two sorted streams.
 //! - [`look`], [`standing`]: what DynamoDB says, read and sorted.
 //! - [`evidence`]: quarantine and conflicts.
 //! - [`run`]: the steps in their order.
 
+pub mod bulk;
+pub mod coverage;
 pub mod diff;
 pub mod evidence;
 pub mod finding;
@@ -17,6 +21,7 @@ pub mod standing;
 
 use serde::{Deserialize, Serialize};
 
+pub use coverage::Coverage;
 pub use finding::{Finding, Kind};
 pub use run::{ReconcileError, Reconciled, reconcile};
 
@@ -44,6 +49,9 @@ pub struct Report {
     pub cells: u64,
     /// How many archived events were.
     pub events: u64,
+    /// How much of it is verified; absent where nothing can be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
     /// How many records are in quarantine; those that cannot be judged belong to no cell and are no finding here.
     pub quarantined: u64,
     /// What is wrong.

@@ -12,10 +12,12 @@ use super::super::look::Seen;
 use super::super::standing::Standings;
 use super::*;
 use crate::bucket::Bucket;
+use crate::contributions::Scope;
 use crate::contributions::spill::Sorter;
 use crate::repair::applied::Settled;
 use crate::repair::apply::{CellReport, Step};
 use crate::repair::plan::{CellPlan, Plan};
+use crate::rows::summary::summary_of;
 
 const START_MS: i64 = 1_790_000_000_000;
 
@@ -24,36 +26,38 @@ fn definition() -> Arc<Definition> {
     Arc::new(Definition::parse(text, "recount.toml").unwrap())
 }
 
-fn cell(group: &str) -> Cell {
+pub(super) fn cell(group: &str) -> Cell {
     Cell { group: group.parse().unwrap(), month: "2026-11".parse().unwrap(), lane: 0 }
 }
 
-fn key(n: u32) -> EventKey {
+pub(super) fn key(n: u32) -> EventKey {
     EventKey::new(START_MS + i64::from(n), &n.to_be_bytes()).unwrap()
 }
 
-fn delta(events: i64, bytes: i64) -> Delta {
+pub(super) fn delta(events: i64, bytes: i64) -> Delta {
     Delta { events, sums: [Amount::from_billionths(i128::from(bytes) * 1_000_000_000)].into_iter().collect() }
 }
 
 /// The world: what DynamoDB and the archive hold.
 #[derive(Clone, Default)]
-struct World {
-    items: BTreeMap<Cell, Look>,
-    pages: BTreeMap<Cell, Vec<(u64, Vec<EventKey>)>>,
+pub(super) struct World {
+    pub(super) items: BTreeMap<Cell, Look>,
+    pub(super) pages: BTreeMap<Cell, Vec<(u64, Vec<EventKey>)>>,
     listed: BTreeMap<Cell, BTreeSet<EventKey>>,
-    archive: Vec<Contribution>,
-    passed: u32,
+    pub(super) archive: Vec<Contribution>,
+    pub(super) passed: u32,
     /// Keys below this are older than the ledger reaches back.
-    old: Option<EventKey>,
+    pub(super) old: Option<EventKey>,
     settled: Settled,
     /// Items as a reconcile saw them that then took its time to read their pages.
     earlier: BTreeMap<Cell, Look>,
+    /// The files of the archived events, in their order, that have a summary. What is in no such file is read by its rows.
+    pub(super) files: Vec<std::ops::Range<usize>>,
 }
 
 impl World {
     /// Event `n` of `cell` stands in the stream at `n`, and is archived.
-    fn record(&mut self, cell: &Cell, n: u32) {
+    pub(super) fn record(&mut self, cell: &Cell, n: u32) {
         let origin = Origin {
             event_id: format!("event-{n}"),
             shard_id: "shardId-000000000000".parse().unwrap(),
@@ -63,12 +67,12 @@ impl World {
         self.archive.push(Contribution { cell: cell.clone(), key: key(n), delta: Self::adds(n), origin });
     }
 
-    fn adds(n: u32) -> Delta {
+    pub(super) fn adds(n: u32) -> Delta {
         delta(1, i64::from(n % 7) + 100)
     }
 
     /// The consumer's path.
-    fn count(&mut self, cell: &Cell, key: EventKey, adds: &Delta) -> bool {
+    pub(super) fn count(&mut self, cell: &Cell, key: EventKey, adds: &Delta) -> bool {
         let on_page = self.pages.get(cell).is_some_and(|pages| pages.iter().any(|(_, keys)| keys.contains(&key)));
         let item = self.items.entry(cell.clone()).or_insert_with(|| Look { sums: delta(0, 0).sums, ..Look::default() });
         if item.recent.contains(&key) {
@@ -93,12 +97,12 @@ impl World {
         true
     }
 
-    fn add(item: &mut Look, adds: &Delta) {
+    pub(super) fn add(item: &mut Look, adds: &Delta) {
         let sum = Delta { events: item.events, sums: item.sums.clone() }.checked_add(adds).unwrap();
         (item.events, item.sums) = (sum.events, sum.sums);
     }
 
-    async fn pass(&self, scope: Option<&BTreeSet<Cell>>, hints: BTreeMap<Cell, Delta>) -> Compared {
+    async fn pass(&self, scope: Option<&BTreeSet<Cell>>, hints: BTreeMap<Cell, Delta>, by_rows: bool) -> Compared {
         let mut sorter = Sorter::with_buffer(1 << 20);
         let in_scope = |cell: &Cell| scope.is_none_or(|scope| scope.contains(cell));
         let cells: BTreeSet<Cell> = scope.cloned().unwrap_or_else(|| self.items.keys().cloned().collect());
@@ -124,28 +128,49 @@ impl World {
             hints,
             ..Known::default()
         };
-        let mut archive: Vec<Contribution> = self.archive.iter().filter(|c| in_scope(&c.cell)).cloned().collect();
+        let files: &[std::ops::Range<usize>] = if by_rows { &[] } else { &self.files };
+        let summaries = files.iter().map(|range| {
+            let summary = summary_of(&definition(), &self.archive[range.clone()]).unwrap();
+            let all = summary.reached.iter().all(|(shard, sequence)| known.passed.covers(shard, sequence));
+            (summary, all)
+        });
+        let bulks = Bulks::new(summaries.collect(), Scope::all());
+        let rest = self.archive.iter().enumerate().filter(|(i, _)| !files.iter().any(|range| range.contains(i)));
+        let mut archive: Vec<Contribution> = rest.map(|(_, c)| c).filter(|c| in_scope(&c.cell)).cloned().collect();
         archive.sort_by_key(|c| (c.cell.month, c.cell.group.clone(), c.key));
         let contributions: Contributions<Bucket> = Contributions::Memory(archive.into_iter());
         let standings = Standings::new(sorter.finish().unwrap());
-        compare(&definition(), &known, standings, contributions).await.unwrap()
+        compare(&definition(), &known, standings, bulks, contributions).await.unwrap()
     }
 
-    /// Both looks, as in `run`.
-    async fn reconcile(&self) -> Vec<Found> {
-        let first = self.pass(None, BTreeMap::new()).await;
-        let mut suspects: BTreeSet<Cell> = first.found.iter().map(|found| found.outcome.cell.clone()).collect();
-        suspects.extend(first.open.iter().map(|open| open.cell().clone()));
-        if suspects.is_empty() {
-            return Vec::new();
+    /// All looks, as in `run`; with what they verified.
+    pub(super) async fn looked(&self) -> (Vec<Found>, Tally) {
+        let suspects = |compared: &Compared| -> BTreeSet<Cell> {
+            let found = compared.found.iter().map(|found| &found.outcome.cell);
+            found.chain(compared.open.iter().map(|open| open.cell())).chain(&compared.suspects).cloned().collect()
+        };
+        let mut last = self.pass(None, BTreeMap::new(), false).await;
+        let mut tally = last.tally;
+        if !self.files.is_empty() && !suspects(&last).is_empty() {
+            last = self.pass(Some(&suspects(&last)), BTreeMap::new(), true).await;
+            tally.add(last.tally);
         }
-        let hints = first.found.iter().filter_map(|f| Some((f.outcome.cell.clone(), f.outcome.unexplained.clone()?)));
-        let mut second = self.pass(Some(&suspects), hints.collect()).await;
+        if suspects(&last).is_empty() {
+            return (Vec::new(), tally);
+        }
+        let hints = last.found.iter().filter_map(|f| Some((f.outcome.cell.clone(), f.outcome.unexplained.clone()?)));
+        let mut second = self.pass(Some(&suspects(&last)), hints.collect(), true).await;
         for mut open in std::mem::take(&mut second.open) {
             open.misplace(&self.archive.iter().map(|row| (row.key, row.origin.clone())).collect());
             second.take(open.conclude().unwrap());
         }
-        second.found
+        tally.add(second.tally);
+        second.found.iter().for_each(|found| tally.add(found.outcome.tally));
+        (second.found, tally)
+    }
+
+    async fn reconcile(&self) -> Vec<Found> {
+        self.looked().await.0
     }
 
     async fn kinds(&self) -> Vec<(String, Kind, Vec<String>)> {
@@ -206,7 +231,7 @@ impl World {
         Plan::make(&definition(), &self.reconcile().await)
     }
 
-    fn item(&mut self, group: &str) -> &mut Look {
+    pub(super) fn item(&mut self, group: &str) -> &mut Look {
         self.items.get_mut(&cell(group)).unwrap()
     }
 }

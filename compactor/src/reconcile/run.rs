@@ -6,6 +6,9 @@
 //! 4. Read quarantine and applied plans.
 //! 5. Archive to the tip as it is found now, then compare.
 //!
+//! The first look takes what the files' summaries say of their rows (see [`bulk`](super::bulk)), and reads the rows of the files
+//! without one. Cells about which the summaries alone say nothing go through all five steps by their rows.
+//!
 //! So every key that a cell has counted is archived by step 5, and every record at or below the progress of step 1 had its
 //! verdict before the cells were read. Cells where something seems wrong go through all five steps once more: the archive
 //! gets its second chance to have a key, a cell that has no item is looked for by its pages, and a difference that one event
@@ -18,6 +21,7 @@ use std::time::Duration;
 use recount_schemas::bugs::{self, Bug};
 use recount_schemas::{Cell, Delta, EventKey};
 
+use super::bulk::Bulks;
 use super::diff::{OutOfRange, horizon};
 use super::evidence::{self, EvidenceError};
 use super::finding::{Finding, Kind, Named, named_sums};
@@ -77,8 +81,20 @@ pub struct Reconciled {
     pub found: Vec<Found>,
 }
 
+/// By what a pass compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The summaries of the files that have one, and the rows of the others.
+    Summaries,
+    /// The rows of all files.
+    Rows,
+}
+
 struct Pass {
+    now_ms: i64,
     compared: Compared,
+    /// Whether any summary stood for rows.
+    by_summaries: bool,
     unusable: Vec<Unusable>,
     state: State,
     quarantined: u64,
@@ -94,19 +110,16 @@ pub async fn reconcile(
 ) -> Result<Reconciled, ReconcileError> {
     context.check_definition().await?;
     let began = context.host.monotonic();
-    let first = pass(context, scope, BTreeMap::new(), says).await?;
-    let hints: BTreeMap<Cell, Delta> = first.compared.found.iter().filter_map(hint).collect();
-    let suspects: BTreeSet<Cell> = suspects(&first.compared);
-    let (cells, events) = (first.compared.cells, first.compared.events);
-
-    let mut last = first;
-    if last.undecided.is_none() && !suspects.is_empty() {
+    let mut last = pass(context, scope, By::Summaries, BTreeMap::new(), says).await?;
+    let (cells, events, by_summaries) = (last.compared.cells, last.compared.events, last.by_summaries);
+    if by_summaries && last.undecided.is_none() && !suspects(&last.compared).is_empty() {
+        says("reading the events of the cells that their summaries do not show to be clean");
+        last = again(context, scope, last, BTreeMap::new(), says).await?;
+    }
+    if last.undecided.is_none() && !suspects(&last.compared).is_empty() {
         says("looking again at the cells where something seems wrong");
-        let again = Scope { cells: Some(Arc::new(suspects)), ..scope.clone() };
-        let (more_cells, unusable) = (last.compared.more_cells, last.unusable);
-        last = pass(context, &again, hints, says).await?;
-        last.compared.more_cells += more_cells;
-        last.unusable.extend(unusable);
+        let hints: BTreeMap<Cell, Delta> = last.compared.found.iter().filter_map(hint).collect();
+        last = again(context, scope, last, hints, says).await?;
         resolve(context, &mut last).await?;
     }
     let mut undecided = last.undecided;
@@ -132,8 +145,18 @@ pub async fn reconcile(
         (None, true) => Verdict::Clean,
         (None, false) => Verdict::Findings,
     };
-    let (quarantined, more_cells) = (last.quarantined, last.compared.more_cells);
-    let report = Report { verdict, undecided_because: undecided, cells, events, quarantined, findings, more_cells };
+    let mut tally = last.compared.tally;
+    found.iter().for_each(|found| tally.add(found.outcome.tally));
+    let report = Report {
+        verdict,
+        coverage: undecided.is_none().then(|| tally.at(last.now_ms)),
+        undecided_because: undecided,
+        cells,
+        events,
+        quarantined: last.quarantined,
+        findings,
+        more_cells: last.compared.more_cells,
+    };
     Ok(Reconciled { report, found })
 }
 
@@ -170,8 +193,25 @@ fn hint(found: &Found) -> Option<(Cell, Delta)> {
 }
 
 fn suspects(compared: &Compared) -> BTreeSet<Cell> {
-    let found = compared.found.iter().map(|found| found.outcome.cell.clone());
-    found.chain(compared.open.iter().map(|open| open.cell().clone())).collect()
+    let found = compared.found.iter().map(|found| &found.outcome.cell);
+    let open = compared.open.iter().map(|open| open.cell());
+    found.chain(open).chain(&compared.suspects).cloned().collect()
+}
+
+/// The suspects of a pass once more, by their rows. What the pass says of all others stays said.
+async fn again(
+    context: &Context,
+    scope: &Scope,
+    before: Pass,
+    hints: BTreeMap<Cell, Delta>,
+    says: &(dyn Fn(&str) + Sync),
+) -> Result<Pass, ReconcileError> {
+    let cells = Scope { cells: Some(Arc::new(suspects(&before.compared))), ..scope.clone() };
+    let mut next = pass(context, &cells, By::Rows, hints, says).await?;
+    next.compared.more_cells += before.compared.more_cells;
+    next.compared.tally.add(before.compared.tally);
+    next.unusable.extend(before.unusable);
+    Ok(next)
 }
 
 /// Looks for unmatched keys in the whole archive, and concludes the cells that have them.
@@ -196,6 +236,7 @@ async fn resolve(context: &Context, pass: &mut Pass) -> Result<(), ReconcileErro
 async fn pass(
     context: &Context,
     scope: &Scope,
+    by: By,
     hints: BTreeMap<Cell, Delta>,
     says: &(dyn Fn(&str) + Sync),
 ) -> Result<Pass, ReconcileError> {
@@ -223,9 +264,15 @@ async fn pass(
     let in_quarantine = quarantined.len() as u64;
     if !archived.reached_tip {
         let why = "the archive did not reach the tip of the stream; run it again".to_owned();
-        let compared = Compared::default();
-        let unusable = read.unusable;
-        return Ok(Pass { compared, unusable, state, quarantined: in_quarantine, undecided: Some(why) });
+        return Ok(Pass {
+            now_ms,
+            compared: Compared::default(),
+            by_summaries: false,
+            unusable: read.unusable,
+            state,
+            quarantined: in_quarantine,
+            undecided: Some(why),
+        });
     }
     let known = Known {
         passed,
@@ -238,11 +285,18 @@ async fn pass(
         unusable: read.unusable.iter().filter_map(|unusable| unusable.cell.clone()).collect(),
     };
     says("comparing");
-    let files = live_files(&state, &context.definition)?;
+    let mut files = live_files(&state, &context.definition)?;
+    let mut bulks = Bulks::default();
+    if by == By::Summaries {
+        let read = Bulks::read(&context.bucket, &context.definition, scope, &known.passed, files).await;
+        (bulks, files) = read.map_err(ReadError::from)?;
+    }
+    let by_summaries = !bulks.is_empty();
     let reader = Reader::new(context.bucket.clone(), Arc::clone(&context.definition), scope.clone(), files);
     let contributions = Contributions::Archive(Box::new(reader));
-    let compared = compare(&context.definition, &known, standings, contributions).await?;
-    Ok(Pass { compared, unusable: read.unusable, state, quarantined: in_quarantine, undecided: None })
+    let compared = compare(&context.definition, &known, standings, bulks, contributions).await?;
+    let (unusable, quarantined) = (read.unusable, in_quarantine);
+    Ok(Pass { now_ms, compared, by_summaries, unusable, state, quarantined, undecided: None })
 }
 
 #[cfg(test)]

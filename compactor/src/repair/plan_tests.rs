@@ -33,6 +33,7 @@ fn found() -> Found {
         actual: delta(7, 45),
         correction: delta(-3, 0),
         unexplained: None,
+        tally: crate::reconcile::coverage::Tally::default(),
         events: 5,
         findings: vec![
             Finding::about(Kind::Missing, &cell, named(event(1, Some(origin.clone()))), ""),

@@ -105,32 +105,45 @@ impl<'d> Summarizer<'d> {
                 continue;
             }
             let (key, (shard, sequence)) = (rows.key(i)?, rows.position(i)?);
-            if self.reached.get(&shard).is_none_or(|reached| *reached < sequence) {
-                self.reached.insert(shard, sequence);
-            }
-            for (cell, delta) in contributions {
-                let zero = || Delta::zero(self.definition.measures.len());
-                let fresh = || Building { rows: 0, hash: 0, adds: zero(), least: key, tail: BTreeSet::new() };
-                let building = self.cells.entry((cell.month, cell.group, cell.lane)).or_insert_with(fresh);
-                building.rows += 1;
-                building.hash = building.hash.wrapping_add(key_hash(&key));
-                let sum = building.adds.checked_add(&delta);
-                building.adds = sum.ok_or_else(|| rows.bad(i, "the sum of its cell is out of range"))?;
-                building.least = building.least.min(key);
-                building.tail.insert(key);
-                if building.tail.len() > TAIL {
-                    building.tail.pop_first();
-                }
-            }
+            let added = self.add(key, shard, sequence, contributions);
+            added.ok_or_else(|| rows.bad(i, "the sum of its cell is out of range"))?;
         }
         Ok(())
     }
 
+    /// Takes what one row adds to cells.
+    fn add(
+        &mut self,
+        key: EventKey,
+        shard: ShardId,
+        sequence: SequenceNumber,
+        contributions: impl IntoIterator<Item = (Cell, Delta)>,
+    ) -> Option<()> {
+        if self.reached.get(&shard).is_none_or(|reached| *reached < sequence) {
+            self.reached.insert(shard, sequence);
+        }
+        for (cell, delta) in contributions {
+            let zero = || Delta::zero(self.definition.measures.len());
+            let fresh = || Building { rows: 0, hash: 0, adds: zero(), least: key, tail: BTreeSet::new() };
+            let building = self.cells.entry((cell.month, cell.group, cell.lane)).or_insert_with(fresh);
+            building.rows += 1;
+            building.hash = building.hash.wrapping_add(key_hash(&key));
+            building.adds = building.adds.checked_add(&delta)?;
+            building.least = building.least.min(key);
+            building.tail.insert(key);
+            if building.tail.len() > TAIL {
+                building.tail.pop_first();
+            }
+        }
+        Some(())
+    }
+
     /// The summary's bytes; `None` where the file has none: few rows, or more than a summary may hold.
     pub fn finish(self) -> Option<Vec<u8>> {
-        if self.failed || self.rows < LEAST_ROWS {
-            return None;
-        }
+        if self.failed || self.rows < LEAST_ROWS { None } else { self.bytes() }
+    }
+
+    fn bytes(&self) -> Option<Vec<u8>> {
         let mut bytes = vec![VERSION];
         put_u32(&mut bytes, self.reached.len())?;
         for (shard, sequence) in &self.reached {
@@ -264,6 +277,20 @@ impl<'b> Cursor<'b> {
         let cell = Cell { group, month, lane };
         (whole && ordered).then_some(CellSummary { cell, rows, hash, adds: Delta { events, sums }, least, tail })
     }
+}
+
+/// The summary of a file with these contributions.
+#[cfg(test)]
+pub(crate) fn summary_of<'c>(
+    definition: &Definition,
+    contributions: impl IntoIterator<Item = &'c crate::contributions::Contribution>,
+) -> Option<Summary> {
+    let mut summarizer = Summarizer::new(definition, Month::new(2026, 11)?);
+    for one in contributions {
+        let (shard, sequence) = (one.origin.shard_id.clone(), one.origin.sequence_number.clone());
+        summarizer.add(one.key, shard, sequence, [(one.cell.clone(), one.delta.clone())])?;
+    }
+    Summary::read(summarizer.bytes()?.into(), definition.measures.len())
 }
 
 #[cfg(test)]

@@ -1,0 +1,107 @@
+//! That the summaries change no verdict: the same world compared with and without them.
+
+use proptest::prelude::*;
+
+use super::tests::{World, cell, delta, key};
+
+/// What happens to a world before it is looked at.
+#[derive(Debug, Clone)]
+struct History {
+    /// For each event of the stream, whether it is acme's.
+    events: Vec<bool>,
+    /// How many of them the consumer has counted, and how many it says that it has passed.
+    counted: usize,
+    passed: usize,
+    /// Events below are older than the ledger reaches back; pages whose keys are all below `expired` are gone.
+    old: usize,
+    expired: usize,
+    /// Where the files end; every third of them has no summary.
+    cuts: Vec<usize>,
+    damages: Vec<(u8, u32, i64)>,
+}
+
+fn histories() -> impl Strategy<Value = History> {
+    let events = prop::collection::vec(any::<bool>(), 1..260);
+    let at = || 0usize..300;
+    let damages = prop::collection::vec((0u8..7, 0u32..300, -2i64..3), 0..3);
+    let cuts = prop::collection::vec(at(), 0..5);
+    // Mostly all is counted and passed, as it mostly is.
+    let reached = || prop_oneof![3 => Just(300usize), 1 => at()];
+    (events, reached(), reached(), prop_oneof![Just(0), Just(300), at()], at(), cuts, damages).prop_map(
+        |(events, counted, passed, old, expired, mut cuts, damages)| {
+            cuts.sort_unstable();
+            let counted = counted.min(events.len());
+            History { passed: passed.min(counted), counted, old, expired: expired.min(old), events, cuts, damages }
+        },
+    )
+}
+
+fn world(history: &History) -> World {
+    let mut world = World::default();
+    for (n, acme) in (0u32..).zip(&history.events) {
+        let of = cell(if *acme { "acme" } else { "zeta" });
+        world.record(&of, n);
+        if (n as usize) < history.counted {
+            world.count(&of, key(n), &World::adds(n));
+        }
+    }
+    world.passed = (history.passed as u32).saturating_sub(1);
+    world.old = (history.old > 0).then(|| key(history.old as u32));
+    let expired = key(history.expired as u32);
+    for pages in world.pages.values_mut() {
+        pages.retain(|(_, keys)| keys.iter().any(|key| *key >= expired));
+    }
+    for (damage, n, off) in &history.damages {
+        let of = cell(if n % 2 == 0 { "acme" } else { "zeta" });
+        let lost = world.pages.get_mut(&of).filter(|pages| *damage == 5 && !pages.is_empty());
+        if let Some(pages) = lost {
+            pages.remove(*n as usize % pages.len());
+        }
+        let Some(item) = world.items.get_mut(&of) else { continue };
+        match damage {
+            0 => item.events += off,
+            1 => World::add(item, &delta(0, *off)),
+            2 => {
+                item.recent.remove(&key(*n));
+            }
+            3 => {
+                // A key of no event, or of another cell's, or of one that has left the ledger; counted or not.
+                item.recent.insert(key(*n));
+                item.events += off.signum().max(0);
+            }
+            4 => {
+                world.items.remove(&of);
+            }
+            6 => item.sealed = None,
+            _ => {}
+        }
+    }
+    world
+}
+
+/// The files of a world, all but every third with a summary.
+fn files(history: &History) -> Vec<std::ops::Range<usize>> {
+    let n = history.events.len();
+    let ends = history.cuts.iter().map(|cut| *cut.min(&n)).chain([n]);
+    let starts = std::iter::once(0).chain(history.cuts.iter().map(|cut| *cut.min(&n)));
+    let ranges = starts.zip(ends).map(|(start, end)| start..end);
+    ranges.enumerate().filter(|(i, range)| i % 3 != 1 && !range.is_empty()).map(|(_, range)| range).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn invariant_8_summaries_change_no_verdict(history in histories()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut world = world(&history);
+        let (found, tally) = runtime.block_on(world.looked());
+        world.files = files(&history);
+        let (summed, summed_tally) = runtime.block_on(world.looked());
+        let told = |found: Vec<super::Found>| -> Vec<_> {
+            found.into_iter().map(|found| (found.head, found.outcome, found.raise)).collect()
+        };
+        prop_assert_eq!(told(found), told(summed));
+        prop_assert_eq!(tally, summed_tally);
+    }
+}
