@@ -35,6 +35,29 @@
 //! Under `count = "inserts"` a total is `count(*)` and `sum(measure_…)` of the rows of class `insert`. `totals/monthly.parquet` and
 //! `totals/yearly.parquet`, as `recount recompute` writes them: `group_key` VARCHAR, `period` VARCHAR (`2026-11`, `2026`),
 //! `events` BIGINT, `sum_<attribute>` DECIMAL(38, 9), none null.
+//!
+//! # Findings
+//!
+//! `findings/findings.parquet`: what the last `recount reconcile` of all cells found, replaced as one object. A row per event that a finding
+//! names, or one for a finding that names none; no row where nothing is wrong.
+//!
+//! | column | type | null | what it is |
+//! | --- | --- | --- | --- |
+//! | `finding` | BIGINT | no | the finding's number among these, from 0: rows of one finding have the same |
+//! | `kind` | VARCHAR | no | its token, such as `missing` |
+//! | `group_key`, `month` | VARCHAR | yes | the cell; null for what concerns no cell |
+//! | `lane` | INTEGER | yes | the cell's lane |
+//! | `expected`, `actual` | BIGINT | yes | the events that the cell would have if nothing were wrong, and those that it has |
+//! | `events` | BIGINT | no | how many events the finding concerns, also where not all are named |
+//! | `detail` | VARCHAR | no | what was seen, in words |
+//! | `event_key` | BINARY (BLOB) | yes | the event; null where none is named |
+//! | `event_id`, `shard_id`, `sequence_number` | VARCHAR | yes | where it stood in the stream; null for a key that the archive does not have |
+//! | `file` | VARCHAR | yes | the object that holds it |
+//! | `row_group` | INTEGER | yes | the row group in that file, from 0; null where it is no Parquet file |
+//! | `row_number` | BIGINT | yes | the row in that file, from 0 |
+//! | `log_entry` | BIGINT | no | the last entry of the archive's log that was compared |
+//! | `found_at` | TIMESTAMP | no | when the reconcile ended, ms, UTC |
+//! | `expected_sum_<attribute>`, `actual_sum_<attribute>` | DECIMAL(38, 9) | yes | the cell's sums, as `expected` and `actual` |
 
 use std::sync::Arc;
 
@@ -132,6 +155,37 @@ pub fn totals_schema(definition: &Definition) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// The schema of `findings/findings.parquet`.
+pub fn findings_schema(definition: &Definition) -> SchemaRef {
+    let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
+    let number = |name: &str, nullable| Field::new(name, DataType::Int64, nullable);
+    let mut fields = vec![
+        number("finding", false),
+        text("kind", false),
+        text(column::GROUP_KEY, true),
+        text("month", true),
+        Field::new("lane", DataType::Int32, true),
+        number("expected", true),
+        number("actual", true),
+        number("events", false),
+        text("detail", false),
+        Field::new(column::EVENT_KEY, DataType::Binary, true),
+        text(column::EVENT_ID, true),
+        text(column::SHARD_ID, true),
+        text(column::SEQUENCE_NUMBER, true),
+        text("file", true),
+        Field::new("row_group", DataType::Int32, true),
+        number("row_number", true),
+        number("log_entry", false),
+        Field::new("found_at", DataType::Timestamp(TimeUnit::Millisecond, None), false),
+    ];
+    for side in ["expected", "actual"] {
+        let name = |total: &str| format!("{side}_{}", total.to_ascii_lowercase().replace(['-', '.'], "_"));
+        fields.extend(definition.measures.iter().map(|measure| amount(&name(&measure.total), true)));
+    }
+    Arc::new(Schema::new(fields))
+}
+
 fn amount(name: &str, nullable: bool) -> Field {
     // PRECISION and SCALE are 38 and 9: the scale fits an i8.
     Field::new(name, DataType::Decimal128(PRECISION, SCALE as i8), nullable)
@@ -148,7 +202,7 @@ mod tests {
             "recount.toml",
         )
         .unwrap();
-        for schema in [events_schema(&definition), totals_schema(&definition)] {
+        for schema in [events_schema(&definition), totals_schema(&definition), findings_schema(&definition)] {
             for field in schema.fields() {
                 assert_eq!(field.name(), &field.name().to_lowercase());
                 assert!(!field.data_type().is_unsigned_integer(), "{field}");

@@ -10,7 +10,7 @@ fn event(n: i64, origin: bool) -> NamedEvent {
         sequence_number: "49654567890123456789012345678901234567890123456789012345".parse().unwrap(),
         file: "events/month=2026-11/000000000000/000000000003-0.parquet".to_owned(),
     });
-    NamedEvent { event_key: EventKey::new(1_790_000_000_000 + n, b"x").unwrap(), origin, delta: None }
+    NamedEvent { event_key: EventKey::new(1_790_000_000_000 + n, b"x").unwrap(), origin, row: None, delta: None }
 }
 
 fn report() -> Reconciliation {

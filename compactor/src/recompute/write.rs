@@ -61,16 +61,25 @@ fn file(definition: &Definition, lines: Vec<(&str, String, &Delta)>) -> Result<V
         let array = Decimal128Array::from_iter_values(sums).with_precision_and_scale(PRECISION, SCALE as i8)?;
         columns.push(Arc::new(array));
     }
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-    let said = vec![
+    parquet(definition, &RecordBatch::try_new(schema, columns)?, [])
+}
+
+/// A small table of these rows, with what else its metadata says.
+pub fn parquet(
+    definition: &Definition,
+    batch: &RecordBatch,
+    also: impl IntoIterator<Item = KeyValue>,
+) -> Result<Vec<u8>, WriteError> {
+    let mut said = vec![
         KeyValue::new(metadata::FORMAT.to_owned(), FORMAT.to_string()),
         KeyValue::new(metadata::DEFINITION.to_owned(), definition.hash().to_owned()),
     ];
+    said.extend(also);
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_key_value_metadata(Some(said))
         .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
-    writer.write(&batch)?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties))?;
+    writer.write(batch)?;
     Ok(writer.into_inner()?)
 }

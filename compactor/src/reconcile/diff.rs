@@ -202,6 +202,7 @@ impl CellDiff {
         let event = || NamedEvent {
             event_key: facts.key,
             origin: Some(first.origin.clone()),
+            row: None,
             delta: Some(first.delta.clone()),
         };
         match verdict {
@@ -267,7 +268,7 @@ impl CellDiff {
         let wrong = &mut self.wrong;
         self.unmatched.retain(|key| {
             let Some(origin) = located.get(key) else { return true };
-            wrong.push(NamedEvent { event_key: *key, origin: Some(origin.clone()), delta: None });
+            wrong.push(NamedEvent { event_key: *key, origin: Some(origin.clone()), row: None, delta: None });
             false
         });
     }
@@ -308,7 +309,7 @@ impl CellDiff {
         }
         let mut unbacked = Named::default();
         for key in &self.unmatched {
-            unbacked.push(NamedEvent { event_key: *key, origin: None, delta: None });
+            unbacked.push(NamedEvent { event_key: *key, origin: None, row: None, delta: None });
         }
         let mut findings = Vec::new();
         for (kind, named) in [

@@ -90,8 +90,20 @@ pub struct NamedEvent {
     /// Where it stands in the archive; `None` for a key that the archive does not have.
     #[serde(flatten)]
     pub origin: Option<Origin>,
+    /// Its row in that file, where it is looked up: see [`places`](super::places).
+    #[serde(flatten)]
+    pub row: Option<RowPlace>,
     /// What it adds to the cell; `None` where nothing says so.
     pub delta: Option<Delta>,
+}
+
+/// A row in a Parquet file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowPlace {
+    /// The row group, from 0.
+    pub row_group: u32,
+    /// The row, from 0, through all row groups.
+    pub row_number: u64,
 }
 
 impl NamedEvent {

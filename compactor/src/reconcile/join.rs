@@ -173,7 +173,7 @@ impl Hint {
         if self.difference.as_ref() == Some(&archived.delta) {
             self.matches = self.matches.saturating_add(1);
             let origin = Some(archived.origin.clone());
-            let event = || NamedEvent { event_key: key, origin, delta: Some(archived.delta.clone()) };
+            let event = || NamedEvent { event_key: key, origin, row: None, delta: Some(archived.delta.clone()) };
             self.first.get_or_insert_with(event);
         }
     }

@@ -7,6 +7,8 @@
 //! - [`join`]: the comparison of all cells as a merge join of two sorted streams.
 //! - [`look`], [`standing`]: what DynamoDB says, read and sorted.
 //! - [`evidence`]: quarantine and conflicts.
+//! - [`places`]: in which row of its file an event stands.
+//! - [`table`]: findings as Parquet.
 //! - [`run`]: the steps in their order.
 
 pub mod bulk;
@@ -16,8 +18,10 @@ pub mod evidence;
 pub mod finding;
 pub mod join;
 pub mod look;
+pub mod places;
 pub mod run;
 pub mod standing;
+pub mod table;
 
 use serde::{Deserialize, Serialize};
 

@@ -28,13 +28,15 @@ use super::finding::{Finding, Kind, Named, named_sums};
 use super::join::{Compared, Contributions, Found, JoinError, Known, compare};
 use super::look::{LookError, Unusable, read_cells};
 use super::standing::Standings;
-use super::{Report, Verdict};
+use super::{Report, Verdict, places, table};
+use crate::bucket::{BucketError, Objects};
 use crate::context::{Context, ContextError};
 use crate::contributions::locate::locate;
 use crate::contributions::reader::{Reader, live_files};
 use crate::contributions::spill::Sorter;
 use crate::contributions::{ReadError, Scope};
 use crate::log::State;
+use crate::recompute::write::WriteError;
 use crate::repair::applied::{self, AppliedError};
 
 /// A reconcile that took longer says nothing: pages may have expired under it.
@@ -70,6 +72,12 @@ pub enum ReconcileError {
     /// The temporary file failed.
     #[error("sorting in the temporary directory failed: {0}")]
     Spill(#[from] std::io::Error),
+    /// The findings could not be laid out as a table.
+    #[error(transparent)]
+    Table(#[from] WriteError),
+    /// The findings could not be stored.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
 }
 
 /// A report, and the reconstruction that it came from.
@@ -102,7 +110,8 @@ struct Pass {
     undecided: Option<String>,
 }
 
-/// Compares all cells in `scope`. `says` is told which step is being made.
+/// Compares all cells in `scope`. `says` is told which step is being made. A reconcile of everything keeps what it found under
+/// [`table::FINDINGS`]; one of a part would hide what is wrong elsewhere, and leaves the table as it is.
 pub async fn reconcile(
     context: &Context,
     scope: &Scope,
@@ -140,6 +149,7 @@ pub async fn reconcile(
             });
         }
     }
+    places::fill(&context.bucket, &last.state, &mut findings).await?;
     let verdict = match (&undecided, findings.is_empty()) {
         (Some(_), _) => Verdict::Undecided,
         (None, true) => Verdict::Clean,
@@ -157,6 +167,11 @@ pub async fn reconcile(
         findings,
         more_cells: last.compared.more_cells,
     };
+    if *scope == Scope::all() && report.verdict != Verdict::Undecided {
+        let entry = i64::try_from(last.state.next).unwrap_or(i64::MAX).saturating_sub(1);
+        let bytes = table::findings(&context.definition, &report, entry, context.host.now_ms())?;
+        context.bucket.put(table::FINDINGS, bytes.into()).await?;
+    }
     Ok(Reconciled { report, found })
 }
 

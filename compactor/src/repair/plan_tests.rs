@@ -24,6 +24,7 @@ fn found() -> Found {
     };
     let event = |n, origin: Option<Origin>| NamedEvent {
         event_key: key(n),
+        row: None,
         delta: origin.as_ref().map(|_| delta(1, 5)),
         origin,
     };

@@ -57,6 +57,37 @@ pub async fn lookup<O: Objects>(
     Ok(found)
 }
 
+/// Where the rows of a live file with one of these keys stand: row group, and row through all row groups. Reads the keys of
+/// the row groups that may have one.
+pub async fn places<O: Objects>(
+    objects: &O,
+    file: &AddedFile,
+    keys: &BTreeSet<EventKey>,
+) -> Result<Vec<(EventKey, u32, u64)>, RowsError> {
+    let opened = Opened::new(objects, file, PageIndexPolicy::Optional).await?;
+    let wanted = opened.guarded(|| wanted(&opened, keys))?.row_groups;
+    let sizes: Vec<u64> =
+        opened.footer().row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).collect();
+    let mut found = Vec::new();
+    for group in wanted {
+        let rows = sizes.get(group).copied().unwrap_or(0);
+        let mut row: u64 = sizes.iter().take(group).sum();
+        let all = RowSelection::from_consecutive_ranges(std::iter::once(0..rows as usize), rows as usize);
+        let opened = Opened::new(objects, file, PageIndexPolicy::Skip).await?;
+        let mut batches =
+            opened.batches(&[EVENT_KEY, CONTENT_HASH], Some(Wanted { row_groups: vec![group], rows: all }))?;
+        while let Some(batch) = batches.try_next().await? {
+            for (key, _) in keys_of(&file.target, &batch)? {
+                if keys.contains(&key) {
+                    found.push((key, u32::try_from(group).unwrap_or(u32::MAX), row));
+                }
+                row += 1;
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The event keys and content hashes of a batch that has these columns.
 fn keys_of(name: &str, batch: &RecordBatch) -> Result<Vec<(EventKey, [u8; 16])>, RowsError> {
     let damaged = |why: &str| RowsError::Damaged { file: name.to_owned(), why: why.to_owned() };
