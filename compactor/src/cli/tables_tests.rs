@@ -52,9 +52,13 @@ fn a_reconciliation_for_people() {
     ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     2 findings in 1 cell (12 cells, 1,234,567 archived events compared; 1 record in quarantine)
+    99.99 % of events verified, the oldest unverified is 14 min old
     "###);
     let clean = Reconciliation { verdict: Verdict::Clean, findings: vec![], ..report() };
-    insta::assert_snapshot!(reconciliation(&clean), @r###"clean: every total equals its archived events (12 cells, 1,234,567 archived events compared; 1 record in quarantine)"###);
+    insta::assert_snapshot!(reconciliation(&clean), @r"
+    clean: every total equals its archived events (12 cells, 1,234,567 archived events compared; 1 record in quarantine)
+    99.99 % of events verified, the oldest unverified is 14 min old
+    ");
 }
 
 #[test]
@@ -65,6 +69,12 @@ fn a_reconciliation_for_programs() {
       "verdict": "findings",
       "cells": 12,
       "events": 1234567,
+      "coverage": {
+        "events": 1234568,
+        "verified": 1234566,
+        "oldest_unverified_ms": 1790000000001,
+        "oldest_unverified_age_s": 840
+      },
       "quarantined": 1,
       "findings": [
         {
