@@ -8,6 +8,7 @@
 //! - [`history`]: the log told entry by entry: what its head alone does not say.
 //! - [`rows`]: events as rows of Parquet files, written and read.
 //! - [`archive`]: a run that brings what is new in the stream into the archive.
+//! - [`compact`]: many small files become few large ones.
 //! - [`fsck`](mod@fsck): whether the archive is what its log says: log, objects, bytes, rows.
 //!
 //! What reads it, and holds the live totals against it:
@@ -25,6 +26,7 @@ pub mod archive;
 pub mod bucket;
 pub mod cli;
 pub mod commit;
+pub mod compact;
 pub mod context;
 pub mod contributions;
 pub mod explain;

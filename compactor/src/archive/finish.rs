@@ -17,24 +17,54 @@
 //! | gone | there | – | done |
 //! | gone | not there | removed meanwhile | done |
 //! | gone | not there, also on a second look | live | stuck: a finding |
-//! | a live file that a compaction takes over | there | – | done, else copy |
+//!
+//! A compaction or an erasure takes most files of its month over as they are: their source is a file that was live. It is not
+//! deleted here, so its copy is not repeated where the target was written since the entry was put, by S3's own clock.
+//! A removed file is deleted only once the entry that removed it is finished, oldest version first: so a late publisher finds
+//! the source of a file that was removed again gone before its target.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use futures::future::BoxFuture;
+use futures::stream::{StreamExt, TryStreamExt};
 use recount_schemas::Month;
 use recount_schemas::bugs::{self, Bug};
 
 use super::ArchiveError;
 use super::life::Life;
 use crate::bucket::{Copied, Objects};
-use crate::log::{AddedFile, LogStore, State, names};
+use crate::log::{AddedFile, Entry, LogStore, State, names};
+
+/// How many copies, or deletions, are under way at a time.
+const AT_ONCE: usize = 8;
+
+/// What a month's location shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// The version whose directory it is.
+    pub version: u64,
+    /// When it was moved there, ms since 1970.
+    pub moved_ms: i64,
+}
 
 /// Where months have a location that readers go by, such as partitions in Glue.
+///
+/// What an implementation must do, whoever else calls it at the same time:
+///
+/// - A month's location, its version and the time of the move are set by *one* call (in Glue: the partition's `Location` with the
+///   parameters `recount_version` and `recount_moved_at`, by one UpdatePartition or CreatePartition), so that no reader sees
+///   the one without the others.
+/// - It is never moved to a smaller version than it shows. Glue has no conditional update: two that race may still set it
+///   back for a moment; the next run puts it right, and what it showed then is not deleted before the grace from that move.
+///   A run lives shorter than the grace.
+/// - A month that shows its version already is left alone: the time of its move stands.
 pub trait Catalog: Send + Sync + Debug {
-    /// Makes the months show the versions that the state gives them. Never back to a smaller version.
+    /// Makes the months show the versions that the state gives them.
     fn place<'c>(&'c self, state: &'c State, months: &'c BTreeSet<Month>) -> BoxFuture<'c, Result<(), String>>;
+
+    /// What a month's location shows; `None` where it has none.
+    fn shown(&self, month: Month) -> BoxFuture<'_, Result<Option<Shown>, String>>;
 }
 
 /// Finishes the last entry of the log. If the log has gone on meanwhile, `state` is brought to the new head and that entry
@@ -48,9 +78,14 @@ pub async fn finish<O: Objects>(
 ) -> Result<(), ArchiveError> {
     loop {
         let Some(entry) = state.last.clone() else { return Ok(()) };
-        for file in &entry.added {
-            if state.find(&file.target).is_some() {
-                publish(objects, log, state, entry.n, file, life).await?;
+        for file in publish(objects, state, &entry, life).await? {
+            // Somebody was faster: the source is deleted only after the target is there.
+            if objects.head(&file.target).await?.is_some() {
+                continue;
+            }
+            log.catch_up(state).await?;
+            if state.find(&file.target).is_some() && objects.head(&file.target).await?.is_none() {
+                return Err(ArchiveError::Stuck { n: entry.n, target: file.target.clone() });
             }
         }
         if let Some(catalog) = catalog {
@@ -59,7 +94,7 @@ pub async fn finish<O: Objects>(
             life.check()?;
             catalog.place(state, &months).await.map_err(ArchiveError::Catalog)?;
         }
-        for file in entry.added.iter().filter(|file| file.source.starts_with(names::STAGING)) {
+        for file in entry.added.iter().filter(|file| is_upload(file)) {
             life.check()?;
             objects.delete(&file.source).await?;
         }
@@ -69,35 +104,51 @@ pub async fn finish<O: Objects>(
     }
 }
 
-async fn publish<O: Objects>(
+/// Copies what the entry adds and is live. Returns the files whose source is gone.
+async fn publish<'e, O: Objects>(
     objects: &O,
-    log: &LogStore<O>,
-    state: &mut State,
-    n: u64,
-    file: &AddedFile,
+    state: &State,
+    entry: &'e Entry,
     life: &Life,
-) -> Result<(), ArchiveError> {
-    if !file.source.starts_with(names::STAGING) && objects.head(&file.target).await?.is_some() {
-        return Ok(());
+) -> Result<Vec<&'e AddedFile>, ArchiveError> {
+    let takes_over = entry.added.iter().any(|file| !is_upload(file));
+    let put_ms = match takes_over {
+        true => objects.head(&names::entry(entry.n)).await?.map(|meta| meta.modified_ms),
+        false => None,
+    };
+    let live = entry.added.iter().filter(|file| state.find(&file.target).is_some());
+    let copies: Vec<_> = live.map(|file| copy(objects, file, put_ms, life)).collect();
+    let gone: Vec<Option<&AddedFile>> = futures::stream::iter(copies).buffer_unordered(AT_ONCE).try_collect().await?;
+    Ok(gone.into_iter().flatten().collect())
+}
+
+/// Copies one file to its target, unless it was taken over there already. Gives it back where its source is gone.
+async fn copy<'e, O: Objects>(
+    objects: &O,
+    file: &'e AddedFile,
+    put_ms: Option<i64>,
+    life: &Life,
+) -> Result<Option<&'e AddedFile>, ArchiveError> {
+    if !is_upload(file)
+        && let Some(there) = objects.head(&file.target).await?
+        && put_ms.is_some_and(|put_ms| put_ms <= there.modified_ms)
+    {
+        return Ok(None);
     }
     life.check()?;
     if bugs::on(Bug::UploadDeletedBeforeCopy)
         && let Some(bytes) = objects.get(&file.source, file.bytes).await?
     {
         objects.delete(&file.source).await?;
-        return Ok(objects.put(&file.target, bytes).await?);
+        objects.put(&file.target, bytes).await?;
+        return Ok(None);
     }
     let copied = objects.copy(&file.source, &file.target).await;
-    if bugs::on(Bug::FailedCopyIsDone) || copied? == Copied::Done {
-        return Ok(());
-    }
-    // Somebody was faster: the source is deleted only after the target is there.
-    if objects.head(&file.target).await?.is_some() {
-        return Ok(());
-    }
-    log.catch_up(state).await?;
-    if state.find(&file.target).is_none() || objects.head(&file.target).await?.is_some() {
-        return Ok(());
-    }
-    Err(ArchiveError::Stuck { n, target: file.target.clone() })
+    let done = bugs::on(Bug::FailedCopyIsDone) || copied? == Copied::Done;
+    Ok((!done).then_some(file))
+}
+
+/// Whether a file was uploaded for its entry; else a compaction or an erasure takes it over.
+fn is_upload(file: &AddedFile) -> bool {
+    file.source.starts_with(names::STAGING)
 }

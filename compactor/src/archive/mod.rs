@@ -32,6 +32,8 @@ pub(crate) mod memory_stream;
 mod run_tests;
 #[cfg(test)]
 mod silence_tests;
+#[cfg(test)]
+pub(crate) mod world;
 
 use std::time::Duration;
 

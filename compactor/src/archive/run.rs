@@ -30,7 +30,7 @@ use crate::bucket::{Bucket, Objects};
 use crate::commit::{self, Committer, Ended, Outcome, Proposal};
 use crate::log::state::Hole;
 use crate::log::{Entry, Kind, LogStore, ShardRange, State, names};
-use crate::rows::{Written, write};
+use crate::rows::{RowsError, Written, write};
 
 /// How far a run goes, if its time allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +195,22 @@ impl<O: Objects, S: Source> Archiver<O, S> {
                 }
                 break;
             }
-            let plan = self.plan(summary.clone(), gathered, state, life).await?;
+            let plan = match self.plan(summary.clone(), gathered, state, life).await {
+                Ok(plan) => plan,
+                // A file that keys were looked up in was removed and deleted meanwhile. If the log did not go on, it is lost.
+                Err(ArchiveError::Rows(RowsError::Bucket(error))) if error.is_missing() => {
+                    let known = state.next;
+                    log.catch_up(state).await?;
+                    if state.next == known {
+                        return Err(RowsError::Bucket(error).into());
+                    }
+                    committer.finish(state).await?;
+                    tips.clear();
+                    report.plans_dropped += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match self.commit(&plan, &committer, state, report).await? {
                 Outcome::Committed(_) => {
                     tips = now_at_tip;

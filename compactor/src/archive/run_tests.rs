@@ -1,265 +1,19 @@
-//! The run against a bucket and a stream in memory. What interleaves, crashes and gets lost is drawn from a seed, and the
-//! scheduling is done here, so a failing seed is one history.
+//! The run against a bucket and a stream in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use arrow_array::cast::AsArray;
-use futures::TryStreamExt;
-use recount_schemas::archive::column;
+use recount_schemas::Month;
 use recount_schemas::host::{Deadline, Host};
-use recount_schemas::{EventKey, Month};
 
-use super::finish::finish;
-use super::life::Life;
-use super::memory_stream::MemoryStream;
-use super::run::{Archiver, Until};
 use super::source::SourceError;
-use super::{ArchiveError, ArchiveReport, Limits};
+use super::world::{Dice, Run, World, archived, archiver, block_on, limits, run, state};
+use super::{ArchiveError, ArchiveReport, Archiver, Limits, Until};
 use crate::bucket::Objects;
-use crate::bucket::memory::{Fault, Memory};
-use crate::log::entry::FORMAT;
-use crate::log::{Committed, Digest, Entry, Kind, LogStore, State, names};
+use crate::log::{Entry, names};
 use crate::rows::testing::{NOVEMBER, definition, definition_of, record};
-use crate::rows::{RowsError, read};
-use crate::testing::TestHost;
-
-type Run = Pin<Box<dyn Future<Output = ()>>>;
-
-fn limits() -> Limits {
-    Limits { commit_bytes: 1, page_records: 3, ..Limits::default().unpaced() }
-}
-
-fn archiver(objects: &Memory, stream: &MemoryStream, host: &Arc<TestHost>) -> Archiver<Memory, MemoryStream> {
-    Archiver::new(objects.clone(), stream.clone(), Arc::new(definition()), host.clone()).with_limits(limits())
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = Box::pin(future);
-    let mut context = Context::from_waker(Waker::noop());
-    for _ in 0..2_000_000 {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
-            return value;
-        }
-    }
-    panic!("it does not end");
-}
-
-fn run(objects: &Memory, stream: &MemoryStream, host: &Arc<TestHost>) -> ArchiveReport {
-    block_on(archiver(objects, stream, host).run(Until::Tip, Deadline::NONE)).unwrap()
-}
-
-/// The keys in all live files, with repetition, read from where the log says they are.
-fn archived(objects: &Memory, state: &State) -> Vec<EventKey> {
-    let mut keys = Vec::new();
-    for live in state.live() {
-        let batches: Vec<_> = block_on(read(objects, &live.file, &[column::EVENT_KEY]).try_collect()).unwrap();
-        for batch in batches {
-            let column = batch.column_by_name(column::EVENT_KEY).unwrap().as_binary::<i32>().clone();
-            keys.extend(column.iter().map(|key| EventKey::from_slice(key.unwrap()).unwrap()));
-        }
-    }
-    keys
-}
-
-fn state(objects: &Memory, host: &Arc<TestHost>) -> State {
-    block_on(LogStore::new(objects.clone(), host.clone()).read_to_head()).unwrap()
-}
-
-/// What holds at every moment. Every entry but the last is published, so a listing shows whole commits in their order; a
-/// removed file that was deleted never comes back; and the listing shows nothing that no entry named. `gone` remembers the
-/// deleted ones.
-fn check_listing(objects: &Memory, host: &Arc<TestHost>, gone: &mut BTreeSet<String>) {
-    let state = state(objects, host);
-    let shown: BTreeSet<String> = objects.keys(names::EVENTS).into_iter().collect();
-    let last: BTreeSet<&str> =
-        state.last.iter().flat_map(|entry| &entry.added).map(|file| file.target.as_str()).collect();
-    for live in state.live().filter(|live| !last.contains(live.file.target.as_str())) {
-        assert!(shown.contains(&live.file.target), "{} is not published, and the log has gone on", live.file.target);
-    }
-    let entries = (0..state.next).map(|n| Entry::from_bytes(n, &objects.bytes(&names::entry(n)).unwrap()).unwrap());
-    let named: BTreeSet<String> = entries.flat_map(|entry| entry.added).map(|file| file.target).collect();
-    assert!(shown.is_subset(&named), "no entry named {:?}", shown.difference(&named));
-    assert!(shown.is_disjoint(gone), "deleted and back: {:?}", shown.intersection(gone));
-    gone.extend(named.into_iter().filter(|target| state.find(target).is_none() && !shown.contains(target)));
-}
-
-/// The records in all ranges of the log, which tile each shard, parents before children: read from the entries as they
-/// are, with no help of the code that checks them when they are put.
-fn ranges(objects: &Memory, state: &State) -> u64 {
-    let mut ends = BTreeMap::new();
-    let mut records = 0;
-    for n in 0..state.next {
-        for range in Entry::from_bytes(n, &objects.bytes(&names::entry(n)).unwrap()).unwrap().ranges {
-            let parents: Vec<_> = range.parents.iter().filter_map(|parent| ends.get(parent)).collect();
-            assert_eq!(
-                parents.len(),
-                range.parents.len(),
-                "invariant 5: {} has parents that were never read",
-                range.shard
-            );
-            assert!(parents.iter().all(|(_, closed)| *closed), "invariant 5: {} is before its parents", range.shard);
-            let (before, closed) = ends.insert(range.shard.clone(), (range.to, range.closed)).unwrap_or_default();
-            assert!(before == range.from && !closed, "invariant 5: the ranges of {} do not tile", range.shard);
-            records += range.records;
-        }
-    }
-    records
-}
-
-/// A compaction as the log knows it: every file of the fullest month is taken over into a new version.
-async fn compact(objects: Memory, host: Arc<TestHost>) -> Result<(), ArchiveError> {
-    let log = LogStore::new(objects.clone(), host.clone());
-    let life = Life::begin(host.clone(), Duration::from_secs(900), Deadline::NONE);
-    let mut state = log.read_to_head().await?;
-    finish(&objects, &log, None, &mut state, &life).await?;
-    let Some((month, files)) = state.files.iter().max_by_key(|(_, files)| files.len()) else { return Ok(()) };
-    let (month, n): (Month, u64) = (*month, state.next);
-    let removed: Vec<String> = files.keys().cloned().collect();
-    let added = files.values().enumerate().map(|(i, live)| {
-        let (source, target) = (live.file.target.clone(), names::target(month, n, n, i));
-        crate::log::AddedFile { source, target, ..live.file.clone() }
-    });
-    let entry = Entry {
-        format: FORMAT,
-        n,
-        kind: Kind::Compaction,
-        previous: state.head,
-        folded: None,
-        at_ms: host.now_ms(),
-        definition: definition().hash().to_owned(),
-        token: format!("{:016x}", host.random_u64()),
-        origin: None,
-        base: n,
-        stream: None,
-        retention_hours: None,
-        ranges: vec![],
-        added: added.collect(),
-        removed: removed.clone(),
-        versions: BTreeMap::from([(month, n)]),
-    };
-    let bytes = bytes::Bytes::from(entry.to_bytes()?);
-    if log.put(n, &bytes, || life.may_write()).await? == Committed::Ours {
-        state.apply(entry, Digest::of(&bytes))?;
-        finish(&objects, &log, None, &mut state, &life).await?;
-        for target in removed {
-            objects.delete(&target).await?;
-        }
-    }
-    Ok(())
-}
-
-/// A seed's random numbers.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
-
-struct World {
-    host: Arc<TestHost>,
-    objects: Memory,
-    stream: MemoryStream,
-    produced: BTreeSet<EventKey>,
-    records: Vec<String>,
-    bad: u64,
-    put: u64,
-    gone: BTreeSet<String>,
-}
-
-impl World {
-    fn new() -> Self {
-        let host = Arc::new(TestHost::at(NOVEMBER + 100_000_000_000, 7));
-        let (objects, stream) = (Memory::new(), MemoryStream::new(host.clone()));
-        Self {
-            host,
-            objects,
-            stream,
-            produced: BTreeSet::new(),
-            records: Vec::new(),
-            bad: 0,
-            put: 0,
-            gone: BTreeSet::new(),
-        }
-    }
-
-    /// An event of November, or of one of the months around it.
-    fn produce(&mut self, dice: &mut Dice) {
-        let shards = self.stream.open_shards();
-        let shard = shards[dice.roll(shards.len() as u64) as usize].clone();
-        let text = match dice.roll(8) {
-            0 => {
-                self.bad += 1;
-                "no record".to_owned()
-            }
-            1 if !self.records.is_empty() => self.records[dice.roll(self.records.len() as u64) as usize].clone(),
-            _ => {
-                let id = format!("e{}", self.records.len());
-                let created = NOVEMBER - dice.roll(3) as i64 * 86_400_000_000 * 14 + dice.roll(1_000_000) as i64;
-                record(&id, Some(["a", "b"][dice.roll(2) as usize]), created, "2")
-            }
-        };
-        let judged = definition().judge(text.as_bytes(), self.host.now_us());
-        if judged.is_ok_and(|judged| self.produced.insert(judged.key)) {
-            self.records.push(text.clone());
-        }
-        self.stream.put(&shard, &text);
-        self.put += 1;
-    }
-
-    fn archive(&self, dice: &mut Dice, lossy: bool) -> Run {
-        let dice = Mutex::new(Dice(dice.roll(u64::MAX >> 33)));
-        let objects =
-            self.objects.with_faults(move |_, _| match dice.lock().unwrap().roll(if lossy { 12 } else { 1_000_000 }) {
-                1 => Fault::AnswerLost,
-                2 => Fault::RequestLost,
-                _ => Fault::None,
-            });
-        let archiver = archiver(&objects, &self.stream, &self.host);
-        Box::pin(async move {
-            match archiver.run(Until::Tip, Deadline::NONE).await {
-                // What a lost answer may do to a run; everything else is a violation.
-                Ok(_) | Err(ArchiveError::Bucket(_) | ArchiveError::Undecided { .. }) => {}
-                // The compaction of these tests deletes at once, under a run that still looks keys up in the old file.
-                Err(ArchiveError::Rows(RowsError::Bucket(error))) if error.is_missing() => {}
-                Err(error) => panic!("{error}"),
-            }
-        })
-    }
-
-    /// Brings everything to its end without faults, and checks the archive.
-    fn settle(&mut self) {
-        run(&self.objects, &self.stream, &self.host);
-        let report = run(&self.objects, &self.stream, &self.host);
-        assert!(report.reached_tip, "{report:?}");
-        assert_eq!(report.commits, 0, "nothing was left over");
-        let state = state(&self.objects, &self.host);
-        let keys = archived(&self.objects, &state);
-        assert_eq!(keys.len(), self.produced.len(), "invariants 1 and 6: each event once");
-        assert_eq!(keys.into_iter().collect::<BTreeSet<_>>(), self.produced, "invariants 1 and 6: no other events");
-        assert_eq!(
-            self.objects.keys("quarantine/").len() as u64,
-            self.bad,
-            "invariant 1: what cannot be judged is kept"
-        );
-        assert_eq!(self.objects.keys("conflicts/"), Vec::<String>::new());
-        assert_eq!(state.lost, vec![]);
-        assert_eq!(ranges(&self.objects, &state), self.put, "invariant 5: each record is in one range");
-        for live in state.live() {
-            assert!(self.objects.bytes(&live.file.target).is_some(), "{} is published", live.file.target);
-        }
-        let staged = state.last.iter().flat_map(|entry| &entry.added).map(|file| &file.source);
-        assert!(staged.filter(|source| source.starts_with(names::STAGING)).all(|s| self.objects.bytes(s).is_none()));
-        check_listing(&self.objects, &self.host, &mut self.gone);
-    }
-}
 
 #[test]
 fn a_run_archives_what_is_there_and_the_next_one_has_nothing_to_do() {
@@ -562,18 +316,10 @@ fn history(seed: u64) {
                 }
             }
             4 | 5 if runs.len() < 3 => runs.push(world.archive(&mut dice, seed.is_multiple_of(2))),
-            6 if runs.len() < 3 => {
-                let (objects, host) = (world.objects.clone(), world.host.clone());
-                runs.push(Box::pin(async move {
-                    match compact(objects, host).await {
-                        Ok(()) => {}
-                        Err(error) => panic!("{error}"),
-                    }
-                }));
-            }
+            6 if runs.len() < 3 => runs.push(world.compact(&mut dice, seed.is_multiple_of(2), Duration::ZERO)),
             7 if !runs.is_empty() => drop(runs.swap_remove(dice.roll(runs.len() as u64) as usize)), // it crashes here
             8 => world.host.pass(Duration::from_secs(dice.roll(60))),
-            _ => {}
+            _ => drop(world.objects.land(dice.roll(4) as usize)),
         }
         // Everybody goes on some steps, in any order.
         for _ in 0..dice.roll(60) {
@@ -587,7 +333,7 @@ fn history(seed: u64) {
         }
         let now = (world.objects.keys(names::LOG), world.objects.keys(names::EVENTS));
         if now != shown {
-            check_listing(&world.objects, &world.host, &mut world.gone);
+            world.check();
             shown = now;
         }
     }

@@ -69,6 +69,8 @@ pub struct Rows {
     pub file: Arc<str>,
     /// The file's month.
     pub month: Month,
+    /// The batch as it was read.
+    pub batch: RecordBatch,
     length: usize,
     keys: BinaryArray,
     names: StringArray,
@@ -102,6 +104,7 @@ impl Rows {
         };
         Ok(Self {
             month,
+            batch: batch.clone(),
             length: batch.num_rows(),
             keys: typed(batch, column::EVENT_KEY).ok_or_else(|| missing(column::EVENT_KEY))?,
             names: typed(batch, column::EVENT_NAME).ok_or_else(|| missing(column::EVENT_NAME))?,
@@ -151,6 +154,17 @@ impl Rows {
     /// The content hash of row `i`.
     pub fn content(&self, i: usize) -> Option<[u8; 16]> {
         bytes(self.contents.as_ref()?, i)?.try_into().ok()
+    }
+
+    /// The class of row `i`: insert, modify, remove or ttl.
+    pub fn class(&self, i: usize) -> Option<&str> {
+        text(self.classes.as_ref()?, i)
+    }
+
+    /// Measure `at` of row `i`, in billionths; `None` where the row's image could not be read.
+    pub fn measure(&self, at: usize, i: usize) -> Option<i128> {
+        let array = self.measures.get(at)?.as_ref().filter(|array| i < array.len() && array.is_valid(i))?;
+        array.values().get(i).copied()
     }
 
     /// The event's time of row `i`, µs since 1970.

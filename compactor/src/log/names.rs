@@ -69,6 +69,16 @@ pub fn target(month: Month, version: u64, n: u64, i: usize) -> String {
     format!("{EVENTS}month={month}/{version:012}/{n:012}-{i}.parquet")
 }
 
+/// What the names of all files of a month begin with.
+pub fn month(month: Month) -> String {
+    format!("{EVENTS}month={month}/")
+}
+
+/// What the names of all files of one version of a month begin with.
+pub fn version(month: Month, version: u64) -> String {
+    format!("{EVENTS}month={month}/{version:012}/")
+}
+
 /// What the name of a file of events says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {

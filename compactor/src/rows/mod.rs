@@ -2,6 +2,7 @@
 //!
 //! - [`row`]: a judged record as a row, and the order of rows.
 //! - [`writer`]: rows to the bytes of a file.
+//! - [`mod@prove`]: what a written file says of itself, from its bytes.
 //! - [`reader`]: a file's columns, batch by batch, by ranged GETs.
 //! - [`lookup`](mod@lookup): which of some keys a file holds, reading as little of it as its statistics allow.
 //! - [`rebuild`]: a row back to the record that it was made of.
@@ -11,6 +12,7 @@
 
 pub mod claims;
 pub mod lookup;
+pub mod prove;
 pub mod ranged;
 pub mod reader;
 pub mod rebuild;
@@ -21,9 +23,10 @@ pub(crate) mod testing;
 pub mod writer;
 
 pub use lookup::{Found, lookup};
-pub use reader::{Batches, read};
+pub use prove::prove;
+pub use reader::{Batches, read, read_by};
 pub use row::{ArchivedRow, Counted};
-pub use writer::{Written, write};
+pub use writer::{FileWriter, Written, write};
 
 use crate::bucket::BucketError;
 

@@ -36,12 +36,22 @@ pub fn read<O: Objects>(
     file: &AddedFile,
     columns: &[&str],
 ) -> impl Stream<Item = Result<RecordBatch, RowsError>> + Send + 'static {
+    read_by(objects, file, columns, BATCH)
+}
+
+/// The same in batches of so many rows.
+pub fn read_by<O: Objects>(
+    objects: &O,
+    file: &AddedFile,
+    columns: &[&str],
+    batch: usize,
+) -> impl Stream<Item = Result<RecordBatch, RowsError>> + Send + 'static {
     let (objects, file) = (objects.clone(), file.clone());
     let columns: Vec<String> = columns.iter().map(|column| (*column).to_owned()).collect();
     let open = async move {
         let opened = Opened::new(&objects, &file, PageIndexPolicy::Skip).await?;
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        opened.batches(&columns, None)
+        opened.batches_of(&columns, None, batch)
     };
     futures::stream::once(open).try_flatten()
 }
@@ -185,6 +195,10 @@ impl<O: Objects> Opened<O> {
 
     /// The rows, or those wanted, with these columns in the order of the file.
     pub(super) fn batches(self, columns: &[&str], wanted: Option<Wanted>) -> Result<Batches, RowsError> {
+        self.batches_of(columns, wanted, BATCH)
+    }
+
+    fn batches_of(self, columns: &[&str], wanted: Option<Wanted>, batch: usize) -> Result<Batches, RowsError> {
         for column in columns {
             if self.metadata.schema().field_with_name(column).is_err() {
                 return Err(self.damaged(format_args!("has no column {column}")));
@@ -194,7 +208,7 @@ impl<O: Objects> Opened<O> {
         let mask = ProjectionMask::columns(self.metadata.parquet_schema(), columns.iter().copied());
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader, self.metadata)
             .with_projection(mask)
-            .with_batch_size(BATCH);
+            .with_batch_size(batch);
         if let Some(Wanted { row_groups, rows }) = wanted {
             builder = builder.with_row_groups(row_groups).with_row_selection(rows);
         }

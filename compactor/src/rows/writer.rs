@@ -11,6 +11,7 @@ use arrow_array::builder::{
 };
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -86,20 +87,60 @@ pub fn write(definition: &Definition, month: Month, mut rows: Vec<ArchivedRow>) 
     let (first_key, last_key) = (keys().min().unwrap_or(first.key), keys().max().unwrap_or(last.key));
     let fingerprint = fingerprint(definition, &rows)?;
 
-    let failed = |source| RowsError::Parquet { file: format!("the new file of {month}"), source };
-    let schema = events_schema(definition);
-    let properties = properties(definition, month).map_err(failed)?;
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(failed)?;
-    let mut summarizer = Summarizer::new(definition, month);
+    let mut writer = FileWriter::new(definition, month)?;
     for chunk in rows.chunks(BATCH) {
-        let batch = RecordBatch::try_new(schema.clone(), columns(definition, chunk)?)?;
-        summarizer.batch(&batch);
-        writer.write(&batch).map_err(failed)?;
+        writer.write(&RecordBatch::try_new(writer.schema(), columns(definition, chunk)?)?)?;
     }
-    embed(&mut writer, summarizer).map_err(failed)?;
-    let bytes = Bytes::from(writer.into_inner().map_err(failed)?);
+    let bytes = writer.finish()?;
     let (size, sha256) = (bytes.len() as u64, Digest::of(&bytes));
     Ok(Some(Written { bytes, size, month, sha256, first_key, last_key, first_group, last_group, fingerprint }))
+}
+
+/// A file in the making: batches of rows in their order, with the summary of them all at the end. Memory: the file as it will
+/// be stored, and a row group.
+#[derive(Debug)]
+pub struct FileWriter<'d> {
+    month: Month,
+    schema: SchemaRef,
+    writer: ArrowWriter<Vec<u8>>,
+    summarizer: Summarizer<'d>,
+}
+
+impl<'d> FileWriter<'d> {
+    /// A file of one month's rows under a definition.
+    pub fn new(definition: &'d Definition, month: Month) -> Result<Self, RowsError> {
+        let schema = events_schema(definition);
+        let properties = properties(definition, month).map_err(|source| failed(month, source))?;
+        let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties));
+        let writer = writer.map_err(|source| failed(month, source))?;
+        Ok(Self { month, schema, writer, summarizer: Summarizer::new(definition, month) })
+    }
+
+    /// The schema that batches must have.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    /// Takes the next rows.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), RowsError> {
+        self.summarizer.batch(batch);
+        self.writer.write(batch).map_err(|source| failed(self.month, source))
+    }
+
+    /// About how many bytes the file has so far.
+    pub fn size(&self) -> u64 {
+        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+    }
+
+    /// The file.
+    pub fn finish(mut self) -> Result<Bytes, RowsError> {
+        embed(&mut self.writer, self.summarizer).map_err(|source| failed(self.month, source))?;
+        Ok(Bytes::from(self.writer.into_inner().map_err(|source| failed(self.month, source))?))
+    }
+}
+
+fn failed(month: Month, source: parquet::errors::ParquetError) -> RowsError {
+    RowsError::Parquet { file: format!("the new file of {month}"), source }
 }
 
 /// Puts the summary of all rows behind the last row group, where it is worth its place: no more than a quarter of the rows'

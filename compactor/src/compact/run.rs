@@ -1,0 +1,319 @@
+//! A run: for each month that is due, choose, merge, prove, upload, put the entry; then delete what nobody reads any more.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use recount_schemas::host::{Deadline, SharedHost};
+use recount_schemas::{Definition, Month};
+
+use super::choose::choose;
+use super::delete::{delete, removed, shown_since};
+use super::merge::Merger;
+use super::replace::Replacement;
+use super::report::{CompactReport, MonthReport, Outcome};
+use super::{CompactError, Limits};
+use crate::archive::ArchiveError;
+use crate::archive::finish::Catalog;
+use crate::archive::life::Life;
+use crate::archive::tidy::tidy;
+use crate::bucket::{Bucket, Objects};
+use crate::commit::{self, Committer, Ended};
+use crate::log::state::WINDOW;
+use crate::log::{AddedFile, Fingerprint, Kind, LogStore, State, names};
+use crate::rows::{Written, prove};
+
+/// A merge is put at the latest when the log is so many entries before the end of its window: others may be faster.
+const WINDOW_LEFT: u64 = 16;
+
+/// Compacts an archive.
+#[derive(Debug, Clone)]
+pub struct Compactor<O = Bucket> {
+    objects: O,
+    definition: Arc<Definition>,
+    host: SharedHost,
+    limits: Limits,
+    catalog: Option<Arc<dyn Catalog>>,
+}
+
+impl<O: Objects> Compactor<O> {
+    /// A compactor with the limits of a deployment and without a catalog.
+    pub fn new(objects: O, definition: Arc<Definition>, host: SharedHost) -> Self {
+        Self { objects, definition, host, limits: Limits::default(), catalog: None }
+    }
+
+    /// The same with other limits. A run lives at most half the grace, if there is one: a run must be over when what
+    /// it saw is deleted.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        let life = if limits.grace.is_zero() { limits.life } else { limits.life.min(limits.grace / 2) };
+        Self { limits: Limits { life, ..limits }, ..self }
+    }
+
+    /// The same with a catalog that is kept in step.
+    pub fn with_catalog(self, catalog: Arc<dyn Catalog>) -> Self {
+        Self { catalog: Some(catalog), ..self }
+    }
+
+    /// What a run would do now, of one month or of all. Nothing is written.
+    pub async fn plan(&self, only: Option<Month>) -> Result<CompactReport, CompactError> {
+        let log = LogStore::new(self.objects.clone(), self.host.clone());
+        let state = log.read_to_head().await?;
+        let mut report = CompactReport { finished: true, log_entries: state.next, ..CompactReport::default() };
+        for month in months(&state, only) {
+            let due = self.due(&state, month).await?;
+            self.plan_month(&state, month, due, &mut report);
+            let removed = removed(&self.objects, &log, &state, month).await?;
+            let files = removed.values().flatten();
+            if due.is_ok() {
+                report.deleted += files.clone().count() as u64;
+                report.deleted_bytes += files.map(|file| file.meta.bytes).sum::<u64>();
+            } else {
+                report.waiting += files.count() as u64;
+            }
+        }
+        report.finished = report.deleted == 0 && report.months.values().all(|month| month.outcome != Outcome::Planned);
+        Ok(report)
+    }
+
+    /// Runs, for one month or for all. Several runs at once are safe, and so are archivers beside them. Time running out is no
+    /// error: the report then says that it has not finished.
+    pub async fn run(&self, only: Option<Month>, deadline: Deadline) -> Result<CompactReport, CompactError> {
+        let life = Life::begin(self.host.clone(), self.limits.life, deadline);
+        let log = LogStore::new(self.objects.clone(), self.host.clone());
+        let mut report = CompactReport { confirmed: true, ..CompactReport::default() };
+        let steps = Box::pin(self.steps(only, &life, &log, &mut report));
+        let left = deadline.left(&*self.host);
+        let done = if left == Duration::MAX {
+            steps.await
+        } else {
+            tokio::select! {
+                biased;
+                done = steps => done,
+                () = self.host.sleep(left) => Err(ArchiveError::TimeIsUp.into()),
+            }
+        };
+        match done {
+            Ok(()) => report.finished = true,
+            Err(CompactError::Archive(ArchiveError::TimeIsUp)) => {}
+            Err(error) => return Err(error),
+        }
+        let not_done = |month: &MonthReport| matches!(month.outcome, Outcome::NoTime | Outcome::TooLate);
+        report.finished &= !report.months.values().any(not_done);
+        tracing::info!(
+            months = report.months.len(),
+            deleted = report.deleted,
+            waiting = report.waiting,
+            races = report.races,
+            finished = report.finished,
+            "compaction run"
+        );
+        Ok(report)
+    }
+
+    async fn steps(
+        &self,
+        only: Option<Month>,
+        life: &Life,
+        log: &LogStore<O>,
+        report: &mut CompactReport,
+    ) -> Result<(), CompactError> {
+        let mut state = log.read_to_head().await?;
+        let committer = Committer {
+            objects: &self.objects,
+            log,
+            definition: self.definition.hash(),
+            catalog: self.catalog.as_deref(),
+            host: &self.host,
+            life,
+        };
+        committer.finish(&mut state).await?;
+        self.move_what_is_behind(&state, life).await?;
+        for month in months(&state, only) {
+            let due = self.due(&state, month).await?;
+            let Some(groups) = self.plan_month(&state, month, due, report) else { continue };
+            let (outcome, outputs) = self.month(month, groups, &committer, &mut state, &mut report.races).await?;
+            if let Some(told) = report.months.get_mut(&month) {
+                told.outcome = outcome;
+                told.into = outputs.len() as u64;
+                told.into_bytes = outputs.iter().sum();
+            }
+        }
+        for month in months(&state, only) {
+            let removed = removed(&self.objects, log, &state, month).await?;
+            if removed.is_empty() {
+                continue;
+            }
+            if self.due(&state, month).await?.is_ok() {
+                let gone = delete(&self.objects, removed, life).await?;
+                report.deleted += gone.files;
+                report.deleted_bytes += gone.bytes;
+            } else {
+                report.waiting += removed.values().map(Vec::len).sum::<usize>() as u64;
+            }
+        }
+        report.tidied = tidy(&self.objects, &state, life).await?;
+        report.log_entries = state.next;
+        Ok(())
+    }
+
+    /// A month's location that is behind its version is moved, whoever should have done it.
+    async fn move_what_is_behind(&self, state: &State, life: &Life) -> Result<(), CompactError> {
+        if let Some(catalog) = &self.catalog {
+            life.check()?;
+            let months: BTreeSet<Month> = state.files.keys().copied().collect();
+            catalog.place(state, &months).await.map_err(ArchiveError::Catalog)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the month's last move is older than the grace, or there was none; else from when on it is, ms since 1970.
+    async fn due(&self, state: &State, month: Month) -> Result<Result<(), i64>, CompactError> {
+        if state.version(month) == 0 || (self.limits.grace.is_zero() && self.catalog.is_none()) {
+            return Ok(Ok(()));
+        }
+        let grace_ms = i64::try_from(self.limits.grace.as_millis()).unwrap_or(i64::MAX);
+        let now_ms = self.host.now_ms();
+        Ok(match shown_since(&self.objects, self.catalog.as_deref(), state, month).await? {
+            Some(since_ms) if since_ms.saturating_add(grace_ms) <= now_ms => Ok(()),
+            since_ms => Err(since_ms.unwrap_or(now_ms).saturating_add(grace_ms)),
+        })
+    }
+
+    /// What is to be merged of a month, noted in the report.
+    pub(super) fn plan_month(
+        &self,
+        state: &State,
+        month: Month,
+        due: Result<(), i64>,
+        report: &mut CompactReport,
+    ) -> Option<Vec<Vec<AddedFile>>> {
+        let live = state.files.get(&month)?;
+        let groups = choose(live.values().map(|live| &live.file), &self.limits);
+        if groups.is_empty() {
+            return None;
+        }
+        let all = || groups.iter().flatten();
+        let outcome = due.map_or_else(Outcome::NotDue, |()| Outcome::Planned);
+        let told = MonthReport {
+            outcome,
+            live: live.len() as u64,
+            files: all().count() as u64,
+            rows: all().map(|file| file.rows).sum(),
+            bytes: all().map(|file| file.bytes).sum(),
+            into: groups.len() as u64,
+            into_bytes: 0,
+        };
+        report.months.insert(month, told);
+        due.ok().map(|()| groups)
+    }
+
+    /// Merges a month's groups and puts the entry. Gives the sizes of the files that were made.
+    pub(super) async fn month(
+        &self,
+        month: Month,
+        groups: Vec<Vec<AddedFile>>,
+        committer: &Committer<'_, O>,
+        state: &mut State,
+        races: &mut u64,
+    ) -> Result<(Outcome, Vec<u64>), CompactError> {
+        let mut replacement = Replacement {
+            kind: Kind::Compaction,
+            origin: None,
+            month,
+            base: state.next,
+            token: commit::token(&self.host),
+            inputs: BTreeSet::new(),
+            outputs: Vec::new(),
+        };
+        let mut all_merged = true;
+        for group in groups {
+            // What is merged is committed while there is time for it; the rest of the month waits for another run.
+            if !committer.life.may_read() || state.next + WINDOW_LEFT >= replacement.base + WINDOW {
+                all_merged = false;
+                break;
+            }
+            let merged = self.merge(&group, &replacement, committer.life).await;
+            // Others went on meanwhile. What they replaced is not merged any more.
+            committer.log.catch_up(state).await?;
+            committer.finish(state).await?;
+            let gone = group.iter().any(|file| state.find(&file.target).is_none()) || !replacement.stands(state);
+            match merged {
+                _ if gone => return Ok((Outcome::Overtaken, Vec::new())),
+                Err(CompactError::Archive(ArchiveError::TimeIsUp)) => {
+                    all_merged = false;
+                    break;
+                }
+                Err(error) => return Err(error),
+                Ok(outputs) => {
+                    replacement.outputs.extend(outputs);
+                    replacement.inputs.extend(group.into_iter().map(|file| file.target));
+                }
+            }
+        }
+        if replacement.outputs.is_empty() {
+            return Ok((if all_merged { Outcome::Overtaken } else { Outcome::NoTime }, Vec::new()));
+        }
+        let Ended { outcome, races: lost } = committer.commit(&replacement, state).await?;
+        *races += lost;
+        let sizes = replacement.outputs.iter().map(|(_, written)| written.size).collect();
+        Ok(match outcome {
+            commit::Outcome::Committed(n) => (Outcome::Compacted(n), sizes),
+            commit::Outcome::Overtaken => (Outcome::Overtaken, Vec::new()),
+            commit::Outcome::TooLate => (Outcome::TooLate, Vec::new()),
+        })
+    }
+
+    /// Merges one group: each file is proven and uploaded before the next one is made.
+    async fn merge(
+        &self,
+        group: &[AddedFile],
+        replacement: &Replacement,
+        life: &Life,
+    ) -> Result<Vec<(String, Written)>, CompactError> {
+        let month = replacement.month;
+        let mut merger = Merger::new(&self.objects, &self.definition, month, group, &self.limits, life);
+        let (mut outputs, mut after) = (Vec::new(), Fingerprint::default());
+        while let Some(bytes) = merger.next_file().await? {
+            let mut written = prove(&self.definition, month, bytes)?;
+            add(&mut after, &written.fingerprint, month)?;
+            let source = names::staged(replacement.base, &replacement.token, replacement.outputs.len() + outputs.len());
+            life.check()?;
+            self.objects.put(&source, std::mem::take(&mut written.bytes)).await?;
+            outputs.push((source, written));
+        }
+        let mut before = Fingerprint::default();
+        for file in group {
+            add(&mut before, &file.fingerprint, month)?;
+        }
+        match difference(&before, &after) {
+            None => Ok(outputs),
+            Some(what) => Err(CompactError::Differs { month, what }),
+        }
+    }
+}
+
+/// The months that are looked at.
+fn months(state: &State, only: Option<Month>) -> Vec<Month> {
+    state.files.keys().copied().filter(|month| only.is_none_or(|only| only == *month)).collect()
+}
+
+pub(crate) fn add(to: &mut Fingerprint, print: &Fingerprint, month: Month) -> Result<(), CompactError> {
+    let too_large = || CompactError::Differs { month, what: "their sums do not fit 38 digits".to_owned() };
+    to.add(print).ok_or_else(too_large)
+}
+
+/// How the rows written differ from those that the log says were read. Of files of the log's first format it does not say
+/// what their rows count.
+fn difference(before: &Fingerprint, after: &Fingerprint) -> Option<String> {
+    if before.rows != after.rows {
+        return Some(format!("{} rows instead of {}", after.rows, before.rows));
+    }
+    if before.sums != after.sums {
+        return Some("a measure's sum".to_owned());
+    }
+    if before.hash != after.hash {
+        return Some("the hash over their content".to_owned());
+    }
+    let counted = before.counts.is_none() || before.counts == after.counts;
+    (!counted).then(|| "the hash over what they count".to_owned())
+}
