@@ -8,6 +8,7 @@ mod bad_records;
 mod bugs;
 mod busy;
 mod cli;
+mod compact;
 mod damage;
 mod demo;
 mod duckdb;

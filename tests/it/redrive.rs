@@ -129,7 +129,10 @@ async fn what_is_understood_by_now_is_counted_once_and_is_quarantined_no_more() 
     let only = shell.run(1, &["redrive", "--reason", "bad_measure", "--confirm"]);
     assert_eq!((only["examined"].as_u64(), only["counted"].as_u64()), (Some(1), Some(1)), "{only}");
     let done = shell.run(1, &["redrive", "--confirm"]);
-    assert_eq!((done["counted"].as_u64(), done["archived"].as_u64(), done["done_before"].as_u64()), (Some(2), Some(2), Some(1)));
+    assert_eq!(
+        (done["counted"].as_u64(), done["archived"].as_u64(), done["done_before"].as_u64()),
+        (Some(2), Some(2), Some(1))
+    );
 
     let expected = naive::inserts(&[scan(0), scan(1), scan(2), scan(3)]);
     assert_eq!(shell.usage(), expected);

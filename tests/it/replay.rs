@@ -240,8 +240,20 @@ async fn archived_changes_come_back_as_they_were_in_order_and_only_once() {
     let (from, to) = (time(from), time(to));
     let checkpoint = shell.data.join("checkpoint.json");
     let checkpoint = checkpoint.to_str().unwrap();
-    let part =
-        ["replay", "--into", "part", "--group", "acme", "--from", &from, "--to", &to, "--checkpoint", checkpoint, "--confirm"];
+    let part = [
+        "replay",
+        "--into",
+        "part",
+        "--group",
+        "acme",
+        "--from",
+        &from,
+        "--to",
+        &to,
+        "--checkpoint",
+        checkpoint,
+        "--confirm",
+    ];
     assert_eq!(shell.run(0, &part)["events"].as_u64(), Some(wanted.len() as u64));
     assert!(!wanted.is_empty());
     assert_eq!(assert_replayed(&records_of(&shell.kinesis, "part").await, &wanted), 0);
@@ -329,8 +341,7 @@ async fn unpaced(world: &World) -> Context {
 }
 
 async fn hand_over(context: &Context) -> Report {
-    let question =
-        Question { from_us: None, to_us: None, group: None, into: INTO.to_owned(), hand_over: true };
+    let question = Question { from_us: None, to_us: None, group: None, into: INTO.to_owned(), hand_over: true };
     let ask = Ask {
         question,
         rate: Some(100_000),
@@ -424,8 +435,7 @@ async fn invariant_4_a_replay_into_the_live_stream_changes_no_total_and_is_no_fi
     assert_eq!(world.totals().await, expected);
     assert_eq!(world.reconcile().await.findings, []);
 
-    let question =
-        Question { from_us: None, to_us: None, group: None, into: LIVE.to_owned(), hand_over: false };
+    let question = Question { from_us: None, to_us: None, group: None, into: LIVE.to_owned(), hand_over: false };
     let ask =
         Ask { question, rate: Some(10_000), bytes_per_second: None, checkpoint: None, follow: false, confirm: false };
     let context = unpaced(&world).await;

@@ -198,11 +198,11 @@ impl<O: Objects, S: Source> Archiver<O, S> {
             let plan = match self.plan(summary.clone(), gathered, state, life).await {
                 Ok(plan) => plan,
                 // A file that keys were looked up in was removed and deleted meanwhile. If the log did not go on, it is lost.
-                Err(ArchiveError::Rows(RowsError::Bucket(error))) if error.is_missing() => {
+                Err(error @ ArchiveError::Rows(RowsError::Gone { .. })) => {
                     let known = state.next;
                     log.catch_up(state).await?;
                     if state.next == known {
-                        return Err(RowsError::Bucket(error).into());
+                        return Err(error);
                     }
                     committer.finish(state).await?;
                     tips.clear();

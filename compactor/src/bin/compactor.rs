@@ -1,7 +1,7 @@
 //! The compactor as a Lambda, invoked by a schedule.
 //!
-//! Its event is `{"task":"archive"}`, or anything without a `task`, such as a schedule's own event. The answer is the run's
-//! report. The definition is a file named by `RECOUNT_DEFINITION`, or the text of one in `RECOUNT_DEFINITION_TOML`. Two
+//! Its event is `{"task":"archive"}`, or anything without a `task`, such as a schedule's own event; or `{"task":"compact"}`, which
+//! wants a schedule of its own, once a day, and 2 GiB of memory. The answer is the run's report. The definition is a file named by `RECOUNT_DEFINITION`, or the text of one in `RECOUNT_DEFINITION_TOML`. Two
 //! invocations at once are safe: a schedule delivers at least once.
 //!
 //! `RECOUNT_ARCHIVE_COMMIT_MIB` sets the most MiB of records in a commit (1 to 256, else 64: a commit is held in memory),
@@ -15,8 +15,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws_config::BehaviorVersion;
 use lambda_runtime::{LambdaEvent, run, service_fn};
-use recount_compactor::archive::{ArchiveReport, Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
+use recount_compactor::archive::{Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
 use recount_compactor::bucket::Bucket;
+use recount_compactor::compact::Compactor;
 use recount_consumer::handler::{AttemptTimeouts, Clients};
 use recount_schemas::definition::file::MAX_FILE;
 use recount_schemas::host::{Deadline, SharedHost, SystemHost};
@@ -37,41 +38,59 @@ struct Request {
 enum Task {
     #[default]
     Archive,
+    Compact,
+}
+
+struct Tasks {
+    archiver: Archiver,
+    compactor: Compactor,
+    host: SharedHost,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().json().with_env_filter(filter).without_time().init();
-    let archiver = archiver().await.map_err(|error| lambda_runtime::Error::from(format!("{error:#}")))?;
-    run(service_fn(|event: LambdaEvent<Request>| handle(&archiver, event))).await
+    let tasks = tasks().await.map_err(|error| lambda_runtime::Error::from(format!("{error:#}")))?;
+    run(service_fn(|event: LambdaEvent<Request>| handle(&tasks, event))).await
 }
 
 async fn handle(
-    (archiver, host): &(Archiver, SharedHost),
+    Tasks { archiver, compactor, host }: &Tasks,
     event: LambdaEvent<Request>,
-) -> Result<ArchiveReport, lambda_runtime::Error> {
+) -> Result<serde_json::Value, lambda_runtime::Error> {
     let ends_ms = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);
     let left = Duration::from_millis(u64::try_from(ends_ms.saturating_sub(host.now_ms())).unwrap_or(0));
     let deadline = Deadline::after(&**host, left.saturating_sub(MARGIN));
     match event.payload.task {
-        Task::Archive => archiver.run(Until::Tip, deadline).await.map_err(|error| {
-            tracing::error!(%error, "archive run failed");
-            error.into()
-        }),
+        Task::Archive => match archiver.run(Until::Tip, deadline).await {
+            Ok(report) => Ok(serde_json::to_value(report)?),
+            Err(error) => {
+                tracing::error!(%error, "archive run failed");
+                Err(error.into())
+            }
+        },
+        Task::Compact => match compactor.run(None, deadline).await {
+            Ok(report) => Ok(serde_json::to_value(report)?),
+            Err(error) => {
+                tracing::error!(%error, "compaction run failed");
+                Err(error.into())
+            }
+        },
     }
 }
 
-async fn archiver() -> anyhow::Result<(Archiver, SharedHost)> {
-    let settings = Settings::deployed(|name| env::var(name).ok())?;
+async fn tasks() -> anyhow::Result<Tasks> {
+    let settings = Settings::from_lookup(|name| env::var(name).ok());
     let definition = Arc::new(definition(&settings)?);
     let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
     let clients = Clients::within(&config, AttemptTimeouts::ARCHIVE);
     let host = SystemHost::shared();
-    let bucket = Bucket::new(clients.s3, settings.bucket.as_str(), host.clone()).below(&settings.prefix());
+    let bucket = Bucket::new(clients.s3, settings.bucket, host.clone());
     let stream = Kinesis::new(clients.kinesis, settings.stream);
+    let compactor = Compactor::new(bucket.clone(), definition.clone(), host.clone());
     let archiver = Archiver::new(bucket, stream, definition, host.clone()).with_limits(limits()?);
-    Ok((archiver, host))
+    Ok(Tasks { archiver, compactor, host })
 }
 
 fn limits() -> anyhow::Result<Limits> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use recount_schemas::{Group, Month, Year};
 
+use super::compact::Compact;
 use super::explain::Explain;
 use super::fsck::Fsck;
 
@@ -114,6 +115,8 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
     Redrive(super::redrive::RedriveArgs),
     /// Archived changes back into a stream, in order; and from there over to the live stream.
     Replay(super::replay::ReplayArgs),
+    /// Merge a month's small files into few large ones; delete what that removed.
+    Compact(Compact),
     /// The exact list of the archive's live files, one per line.
     #[command(after_help = "While a month is being compacted a glob sees events twice; this list never does.")]
     Files {

@@ -11,6 +11,7 @@ use super::args::{Command, Format, PlanSource, Which, plan_source};
 use super::tables;
 use crate::archive::{ArchiveError, ArchiveReport};
 use crate::bucket::BucketError;
+use crate::compact::CompactError;
 use crate::context::{Context, ContextError};
 use crate::contributions::Scope;
 use crate::explain::AsOfError;
@@ -108,6 +109,9 @@ pub enum CommandError {
     /// A replay.
     #[error(transparent)]
     Replay(Box<crate::replay::ReplayError>),
+    /// Compaction.
+    #[error(transparent)]
+    Compact(#[from] CompactError),
     /// A plan in a file.
     #[error("plan {path}: {source}")]
     PlanFile {
@@ -140,7 +144,8 @@ impl CommandError {
             Self::PlanFile { .. }
             | Self::Repair(RepairError::Plan(_))
             | Self::AsOf(AsOfError::Moment(_))
-            | Self::Fsck(FsckError::OtherDefinition { .. }) => Exit::Usage,
+            | Self::Fsck(FsckError::OtherDefinition { .. })
+            | Self::Compact(CompactError::Archive(ArchiveError::OtherDefinition { .. })) => Exit::Usage,
             _ => Exit::Undecided,
         }
     }
@@ -182,8 +187,19 @@ pub async fn run(
         }
         Command::Recompute => {
             // It reads every file; so it reads every entry, too, and checks the chain from its beginning.
-            let state = context.whole_log().await?;
-            let report = recompute(&context.bucket, definition, &state, says).await?;
+            let mut state = context.whole_log().await?;
+            let report = loop {
+                match recompute(&context.bucket, definition, &state, says).await {
+                    // A compaction removed a file and deleted it at once. If the log says so, once more by the new one.
+                    Err(error) if error.is_gone() => {
+                        let before = std::mem::replace(&mut state, context.whole_log().await?);
+                        if before.versions == state.versions {
+                            return Err(error.into());
+                        }
+                    }
+                    report => break report?,
+                }
+            };
             write(out, format, &report, |report| tables::recomputation(report, definition))?;
             Ok(if report.is_clean() { Exit::Clean } else { Exit::Findings })
         }
@@ -207,6 +223,7 @@ pub async fn run(
         Command::Fsck(args) => super::fsck::run(context, &args, format, out, says).await,
         Command::Redrive(args) => super::redrive::run(context, args, format, out, says).await,
         Command::Replay(args) => super::replay::run(context, args, format, out, says).await,
+        Command::Compact(args) => super::compact::run(context, &args, format, out, says).await,
         Command::Files { month } => files(context, month, format, out).await,
     }
 }

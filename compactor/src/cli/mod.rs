@@ -12,6 +12,7 @@
 
 pub mod args;
 pub mod commands;
+pub mod compact;
 pub mod explain;
 pub mod fsck;
 pub mod progress;

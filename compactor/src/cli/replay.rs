@@ -16,7 +16,8 @@ use crate::replay::{Ask, Question, ReplayError, Report, When, replay};
 
 /// What is typed behind `recount replay`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-#[command(after_help = "Times are those of creation, as DynamoDB gives them. 2026-11-22 and 2026-11 begin by the definition's time zone.
+#[command(
+    after_help = "Times are those of creation, as DynamoDB gives them. 2026-11-22 and 2026-11 begin by the definition's time zone.
 
 Examples:
   recount replay --from 2026-11-20 --to 2026-11-21 --into mended                what it would send, and how long it takes
@@ -25,7 +26,8 @@ Examples:
   recount replay --into shadow --positions                                      where your own consumer takes over
 
 Ends with 0 when it is through or only shown, 1 where changes could not be sent since part of them was erased,
-2 where it failed: the same command then goes on behind the last records that were acknowledged.")]
+2 where it failed: the same command then goes on behind the last records that were acknowledged."
+)]
 pub struct ReplayArgs {
     /// Only changes created at or after this time: 2026-11-22T08:00:00Z, 2026-11-22 or 2026-11.
     #[arg(long, value_name = "TIME")]
@@ -133,7 +135,10 @@ pub fn table(report: &Report) -> String {
     let question = &report.question;
     line("into", format!("{}, {} shards", shown(&question.into), report.shards));
     let when = |us: Option<i64>, none: &str| us.map_or_else(|| none.to_owned(), instant);
-    line("created", format!("{} up to {}", when(question.from_us, "the beginning"), when(question.to_us, "the last archived")));
+    line(
+        "created",
+        format!("{} up to {}", when(question.from_us, "the beginning"), when(question.to_us, "the last archived")),
+    );
     if let Some(group) = &question.group {
         line("group", shown(group.as_str()));
     }
@@ -143,7 +148,10 @@ pub fn table(report: &Report) -> String {
     };
     line("archived", format!("{} changes in {} groups, {} bytes{found}", report.events, report.groups, report.bytes));
     let rate = report.rate;
-    line("rate", format!("{} records and {} bytes a second: {} left", rate.records, rate.bytes, duration(report.seconds)));
+    line(
+        "rate",
+        format!("{} records and {} bytes a second: {} left", rate.records, rate.bytes, duration(report.seconds)),
+    );
     line("checkpoint", format!("{}{}", shown(&report.checkpoint), if report.resumed { ", taken up" } else { "" }));
     for warning in &report.warnings {
         line("note", shown_line(warning));
@@ -157,7 +165,9 @@ pub fn table(report: &Report) -> String {
         (_, true, false) => format!("done: {sent}"),
         (true, true, true) => format!("at the tip: {sent}"),
         (true, false, _) => format!("not through: {sent}"),
-        (false, _, true) => format!("{sent} so far; with --confirm the archive goes to the tip, is sent, and the live stream follows"),
+        (false, _, true) => {
+            format!("{sent} so far; with --confirm the archive goes to the tip, is sent, and the live stream follows")
+        }
         (false, false, false) => format!("{sent} so far; with --confirm the rest is sent"),
     };
     let _ = writeln!(text, "{end}"); // writing to a string cannot fail

@@ -116,17 +116,6 @@ pub enum CompactError {
     },
 }
 
-impl CompactError {
-    /// Whether a file of the archive was not where the log said a moment ago.
-    pub fn is_missing(&self) -> bool {
-        match self {
-            Self::Archive(ArchiveError::Bucket(error) | ArchiveError::Rows(RowsError::Bucket(error)))
-            | Self::Read(ReadError::Bucket(error) | ReadError::Rows(RowsError::Bucket(error))) => error.is_missing(),
-            _ => false,
-        }
-    }
-}
-
 impl From<BucketError> for CompactError {
     fn from(error: BucketError) -> Self {
         Self::Archive(error.into())

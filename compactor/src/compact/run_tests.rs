@@ -27,7 +27,7 @@ fn compacted(world: &World, grace: Duration) -> CompactReport {
 fn world_of_files(world: World, seed: u64) -> (World, Dice) {
     let (mut world, mut dice) = (world, Dice(seed));
     world.stream.retention_hours = 8_760; // these tests let days pass
-    for _ in 0..24 {
+    for _ in 0..18 {
         world.produce(&mut dice);
     }
     world.run();
@@ -202,8 +202,9 @@ fn invariant_1_a_foreign_object_under_the_name_of_a_carried_file_is_replaced() {
         }
     }
     world.host.pass(Duration::from_secs(60));
-    // By threes, so that one file is left over and carried.
-    let limits = Limits { inputs: 3, grace: Duration::ZERO, ..Limits::default() };
+    // Of the fullest month one file is left over, and carried.
+    let most = log.files.values().map(|files| files.len()).max().unwrap();
+    let limits = Limits { inputs: most - 1, grace: Duration::ZERO, ..Limits::default() };
     let compactor = Compactor::new(world.objects.clone(), Arc::new(definition()), world.host.clone());
     block_on(compactor.with_limits(limits).run(None, Deadline::NONE)).unwrap();
     let after = state(&world.objects, &world.host);
@@ -240,7 +241,7 @@ fn invariants_6_7_hold_wherever_a_compaction_dies() {
             if ended {
                 break;
             }
-            steps += 2;
+            steps += 5;
         }
         assert!(steps > 60, "{steps}");
         for fault in [Fault::AnswerLost, Fault::RequestLost, Fault::Late] {
@@ -268,7 +269,7 @@ fn invariants_6_7_hold_wherever_a_compaction_dies() {
                 }
                 nth += 1;
             }
-            assert!(nth > 20, "{nth}");
+            assert!(nth > 10, "{nth}");
         }
     }
 }
@@ -351,7 +352,7 @@ fn invariants_1_5_6_7_hold_whatever_races_crashes_and_is_late() {
 #[test]
 fn invariant_7_a_merge_that_was_overtaken_is_dropped_and_one_beside_a_commit_goes_on() {
     let (mut dropped, mut carried) = (0, 0);
-    for steps in 0..400 {
+    for steps in (0..400).step_by(2) {
         let (mut world, mut dice) = world_of_files(World::new(), 10);
         let mut context = Context::from_waker(Waker::noop());
         let compactor = world.compactor(&world.objects, GRACE);
@@ -359,7 +360,7 @@ fn invariant_7_a_merge_that_was_overtaken_is_dropped_and_one_beside_a_commit_goe
         if (0..steps).any(|_| first.as_mut().poll(&mut context).is_ready()) {
             break;
         }
-        let other = steps % 2 == 0;
+        let other = steps % 4 == 0;
         if other {
             compacted(&world, GRACE);
         } else {

@@ -23,6 +23,7 @@ use crate::contributions::merge::Merged;
 use crate::contributions::reader::{MAX_MERGED, live_files, open};
 use crate::contributions::spill::Sorter;
 use crate::log::{AddedFile, State};
+use crate::rows::RowsError;
 use crate::usage::{Usage, UsageError};
 
 pub use fold::{Fold, FoldRow, Repeated};
@@ -72,6 +73,13 @@ pub enum RecomputeError {
     /// The totals could not be stored.
     #[error(transparent)]
     Bucket(#[from] BucketError),
+}
+
+impl RecomputeError {
+    /// Whether a file was not there any more: one that a compaction removed is in the log no longer.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Read(ReadError::Rows(RowsError::Gone { .. })))
+    }
 }
 
 impl From<std::io::Error> for RecomputeError {

@@ -55,17 +55,15 @@ pub fn judge(kept: Kept, bytes: &[u8], definition: &Definition, now_us: i64) -> 
         return Err(unreadable("it says another position than its name".to_owned()));
     }
     let was = object.reason.clone();
-    let stays = |is: QuarantineReason| {
-        Box::new(Stays { was: Some(was.clone()), detail: is.detail.clone(), is: Some(is) })
-    };
+    let stays =
+        |is: QuarantineReason| Box::new(Stays { was: Some(was.clone()), detail: is.detail.clone(), is: Some(is) });
     // Where `raw` is set, these are the bytes that the consumer could not read.
     let data = STANDARD.decode(&object.data).map_err(|error| match object.raw {
         true => stays(QuarantineReason::new(QuarantineCode::BadBase64, error)),
         false => unreadable(error.to_string()),
     })?;
-    let by_now = |reason: &QuarantineReason| {
-        reason.code == QuarantineCode::CreationTimeOutOfRange && object.arrived_us < now_us
-    };
+    let by_now =
+        |reason: &QuarantineReason| reason.code == QuarantineCode::CreationTimeOutOfRange && object.arrived_us < now_us;
     let (judged, arrived_us) = match definition.judge(&data, object.arrived_us) {
         Err(reason) if by_now(&reason) => (definition.judge(&data, now_us), now_us),
         judged => (judged, object.arrived_us),
@@ -77,12 +75,8 @@ pub fn judge(kept: Kept, bytes: &[u8], definition: &Definition, now_us: i64) -> 
         Effect::None(_) => Vec::new(),
     };
     drop(judged);
-    let record = Record {
-        sequence: object.sequence_number,
-        partition_key: object.partition_key,
-        arrived_us,
-        data: data.into(),
-    };
+    let record =
+        Record { sequence: object.sequence_number, partition_key: object.partition_key, arrived_us, data: data.into() };
     Ok(Ready { kept, was, record, event_id, key, adds })
 }
 

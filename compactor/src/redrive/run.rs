@@ -245,7 +245,10 @@ impl<O: Objects, C: Counter> Redriver<'_, O, C> {
                 self.put_through(std::mem::take(&mut batch), &mut report).await?;
                 held = 0;
             }
-            says(&format!("{} records in quarantine looked at, {} put through before", report.examined, report.done_before));
+            says(&format!(
+                "{} records in quarantine looked at, {} put through before",
+                report.examined, report.done_before
+            ));
         }
         report.foreign = quarantine.foreign;
         report.stays.sort();
@@ -327,7 +330,8 @@ impl<O: Objects, C: Counter> Redriver<'_, O, C> {
                 Place::Conflicting | Place::Unjudged => {}
             }
             let Some(outcome) = outcome else {
-                let detail = "its cell's item is not understood; mend or delete the item, see recount reconcile".to_owned();
+                let detail =
+                    "its cell's item is not understood; mend or delete the item, see recount reconcile".to_owned();
                 report.stay_as(&ready.kept.object, ready.was.code.as_str().to_owned(), "unusable".to_owned(), detail);
                 continue;
             };

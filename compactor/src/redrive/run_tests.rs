@@ -131,7 +131,13 @@ async fn assert_done(objects: &Memory, cells: &Cells) {
     assert_eq!((keys.len(), distinct.len()), (3, 3), "invariant 2: each is counted once");
     assert_eq!(
         objects.keys("redriven/"),
-        ["redriven/relay-00-11/1", "redriven/relay-00-11/3", "redriven/relay-00-11/5", "redriven/s0/2", "redriven/s0/4"]
+        [
+            "redriven/relay-00-11/1",
+            "redriven/relay-00-11/3",
+            "redriven/relay-00-11/5",
+            "redriven/s0/2",
+            "redriven/s0/4"
+        ]
     );
     assert_eq!(objects.keys("quarantine/").len(), 7, "nothing leaves quarantine");
 }

@@ -304,7 +304,10 @@ mod tests {
             assert_eq!(store.read(&question()).await.unwrap(), Some(checkpoint));
             let other = Question { into: "t".to_owned(), ..question() };
             let error = store.read(&other).await.unwrap_err();
-            assert!(error.to_string().ends_with("it is another replay's; name another file, or ask the same"), "{error}");
+            assert!(
+                error.to_string().ends_with("it is another replay's; name another file, or ask the same"),
+                "{error}"
+            );
         }
         assert_eq!(objects.keys("replays/").len(), 1);
         for spoilt in ["", "{}", r#"{"format":99}"#, r#"{"format":1}"#] {

@@ -97,7 +97,9 @@ pub enum ReplayError {
         first: String,
     },
     /// The live stream is asked to be handed over into itself.
-    #[error("the live stream {0} cannot be handed over into itself: it would never end; name another stream with --into")]
+    #[error(
+        "the live stream {0} cannot be handed over into itself: it would never end; name another stream with --into"
+    )]
     IntoItself(String),
     /// What was typed makes no replay.
     #[error("{0}")]

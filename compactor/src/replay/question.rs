@@ -66,7 +66,8 @@ impl When {
             Self::Instant(instant) => Some(instant.as_microsecond()),
             // `compatible`: where midnight does not exist, the day begins with the first instant after the gap.
             Self::Day(day) => {
-                let start = zone.to_ambiguous_zoned(day.to_datetime(jiff::civil::Time::midnight())).compatible().ok()?;
+                let start =
+                    zone.to_ambiguous_zoned(day.to_datetime(jiff::civil::Time::midnight())).compatible().ok()?;
                 Some(start.timestamp().as_microsecond())
             }
             Self::Month(month) => month.start_us(zone),

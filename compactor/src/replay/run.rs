@@ -158,8 +158,7 @@ pub async fn replay(context: &Context, ask: &Ask, says: &(dyn Fn(&str) + Sync)) 
             break;
         }
         let (definition, host, limits) = (&*context.definition, &context.host, context.limits);
-        let forwarder =
-            Forwarder { source: &source, definition, host, limits, store: &store, follow: ask.follow };
+        let forwarder = Forwarder { source: &source, definition, host, limits, store: &store, follow: ask.follow };
         if forwarder.forward(&mut checkpoint, &mut paced, says).await? == Ended::AtTheTip {
             break;
         }
@@ -363,9 +362,10 @@ fn report(
     let left = survey.rows.saturating_sub(done);
     let bytes = (u128::from(survey.bytes) * u128::from(left)).checked_div(u128::from(survey.rows)).unwrap_or(0);
     let time: Duration = rate.time(left, u64::try_from(bytes).unwrap_or(u64::MAX));
-    let shards = checkpoint.ends.iter().map(|(shard, end)| {
-        (shard.to_string(), Position { sequence_number: end.to.clone(), closed: end.closed })
-    });
+    let shards = checkpoint
+        .ends
+        .iter()
+        .map(|(shard, end)| (shard.to_string(), Position { sequence_number: end.to.clone(), closed: end.closed }));
     Report {
         confirmed: ask.confirm,
         question: ask.question.clone(),

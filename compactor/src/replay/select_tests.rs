@@ -42,10 +42,8 @@ async fn stored(objects: &Memory, rows: Vec<ArchivedRow>, per_file: usize) -> Ve
 
 fn everything() -> (Question, Round) {
     let question = Question { from_us: None, to_us: None, group: None, into: "s".to_owned(), hand_over: false };
-    let upto: Reach = ["s0", "s1", "s2"]
-        .map(|shard| (shard.parse().unwrap(), "99999999".parse().unwrap()))
-        .into_iter()
-        .collect();
+    let upto: Reach =
+        ["s0", "s1", "s2"].map(|shard| (shard.parse().unwrap(), "99999999".parse().unwrap())).into_iter().collect();
     (question, Round { after: None, upto })
 }
 
@@ -122,11 +120,7 @@ fn only_what_is_asked_for_is_sent() {
     };
     let (all, round) = everything();
     assert_eq!(sent(&all, &round), [1, 2, 3, 4, 5], "what the replay did not begin with is not in it");
-    let times = Question {
-        from_us: Some(NOVEMBER + 2_000_000),
-        to_us: Some(NOVEMBER + 5_000_000),
-        ..all.clone()
-    };
+    let times = Question { from_us: Some(NOVEMBER + 2_000_000), to_us: Some(NOVEMBER + 5_000_000), ..all.clone() };
     assert_eq!(sent(&times, &round), [2, 3, 4], "from the one time on, before the other");
     let group = Question { group: Some("g1".parse().unwrap()), ..all.clone() };
     assert_eq!(sent(&group, &round), [1, 3, 5]);

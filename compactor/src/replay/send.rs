@@ -84,13 +84,7 @@ pub struct Paced<'h> {
 
 impl<'h> Paced<'h> {
     /// To `stream`, which takes records of at most `most` bytes with their partition keys.
-    pub fn new(
-        kinesis: aws_sdk_kinesis::Client,
-        stream: &str,
-        most: usize,
-        rate: Rate,
-        host: &'h SharedHost,
-    ) -> Self {
+    pub fn new(kinesis: aws_sdk_kinesis::Client, stream: &str, most: usize, rate: Rate, host: &'h SharedHost) -> Self {
         let limits = Limits { record_bytes: most, ..Limits::default() };
         let sending = Sending { limits, ..Sending::default() };
         let sender = Sender::new(kinesis, stream, sending, host.clone());
@@ -130,9 +124,7 @@ impl<'h> Paced<'h> {
         self.sender.send_all(parcels, &mut outbox, Deadline::NONE).await;
         match outbox.unsettled().count() {
             0 => Ok(()),
-            left => {
-                Err(ReplayError::Refused { stream: self.sender.stream().to_owned(), left, of: parcels.len() })
-            }
+            left => Err(ReplayError::Refused { stream: self.sender.stream().to_owned(), left, of: parcels.len() }),
         }
     }
 }

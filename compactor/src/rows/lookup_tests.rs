@@ -76,7 +76,7 @@ async fn a_published_file_is_read_at_its_target_after_its_source_is_gone() {
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 10);
     objects.delete(&added.target).await.unwrap();
     let gone: Result<Vec<RecordBatch>, _> = read(&objects, &added, &[column::EVENT_ID]).try_collect().await;
-    assert!(matches!(gone, Err(RowsError::Bucket(error)) if error.is_missing()));
+    assert!(matches!(gone, Err(RowsError::Gone { .. })));
 }
 
 #[tokio::test]

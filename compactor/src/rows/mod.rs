@@ -48,6 +48,15 @@ pub enum RowsError {
     /// The bucket failed.
     #[error(transparent)]
     Bucket(#[from] BucketError),
+    /// The file is not where the log said that it is.
+    #[error(
+        "{file} is not there any more: where a compaction or an erasure removed it meanwhile, the same command reads the new \
+         files when it is run again; else restore the object that the log names"
+    )]
+    Gone {
+        /// The file.
+        file: String,
+    },
     /// The file is no Parquet file that this program can read.
     #[error("{file}: {source}")]
     Parquet {

@@ -120,7 +120,7 @@ impl<O: Objects> Opened<O> {
         };
         let bytes = match read.map_err(|error| self.failed(error)) {
             Ok(bytes) => Some(bytes).filter(|bytes| Some(Digest::of(bytes)) == digest),
-            Err(error @ RowsError::Bucket(_)) => return Err(error),
+            Err(error @ (RowsError::Bucket(_) | RowsError::Gone { .. })) => return Err(error),
             Err(_) => None,
         };
         let summary = bytes.and_then(|bytes| Summary::read(bytes, measures));
@@ -238,6 +238,7 @@ fn panicked(file: &str, panic: &(dyn Any + Send)) -> RowsError {
 fn failed(file: &str, error: ParquetError) -> RowsError {
     match error {
         ParquetError::External(inner) => match inner.downcast::<BucketError>() {
+            Ok(error) if error.is_missing() => RowsError::Gone { file: file.to_owned() },
             Ok(error) => RowsError::Bucket(*error),
             Err(inner) if inner.is::<Altered>() => RowsError::Damaged { file: file.to_owned(), why: inner.to_string() },
             Err(inner) => RowsError::Parquet { file: file.to_owned(), source: ParquetError::External(inner) },
