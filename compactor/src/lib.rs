@@ -19,7 +19,7 @@
 //! - [`repair`]: putting it right, by a plan.
 //! - [`redrive`]: quarantined records through the path again, after a fix.
 //! - [`replay`]: archived changes back into a stream, and over to the live one.
-//! - [`explain`]: the events that make a number. [`usage`]: the live totals themselves.
+//! - [`explain`]: the events that make a number. [`why`](mod@why): one event's whole life. [`usage`]: the live totals themselves.
 //! - [`context`]: what all these work with. [`cli`]: the command line.
 
 pub mod archive;
@@ -40,6 +40,7 @@ pub mod repair;
 pub mod replay;
 pub mod rows;
 pub mod usage;
+pub mod why;
 
 #[cfg(test)]
 mod testing;

@@ -12,6 +12,7 @@ mod compact;
 mod damage;
 mod demo;
 mod duckdb;
+mod fsck;
 mod hostile;
 mod redelivery;
 mod redrive;

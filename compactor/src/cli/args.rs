@@ -8,6 +8,7 @@ use recount_schemas::{Group, Month, Year};
 use super::compact::Compact;
 use super::explain::Explain;
 use super::fsck::Fsck;
+use super::why::Why;
 
 /// Exact totals of a DynamoDB table's changes: counted live, archived, recounted, compared and put right.
 #[derive(Debug, Clone, Parser)]
@@ -25,7 +26,9 @@ Examples:
   recount reconcile                     hold every total against the archive, exactly, while the pipeline runs
   recount repair                        say what would put it right, change nothing
   recount repair --confirm              put it right, and prove it
-  recount explain acme 2026-11          the events that make a number"
+  recount explain acme 2026-11          the events that make a number
+  recount why EVENT_ID                  what became of one event
+  recount fsck                          hold the archive against its own log, every byte and row"
 )]
 pub struct Cli {
     /// How to write the report.
@@ -109,6 +112,8 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
     },
     /// The events that make a group's number of a month.
     Explain(Explain),
+    /// One event's whole life: stream, archive, cells, ledger, quarantine, plans.
+    Why(Why),
     /// Hold the archive against its log: entries, objects, bytes, rows.
     Fsck(Fsck),
     /// Quarantined records through the path again, after a fix.

@@ -21,6 +21,7 @@ use crate::reconcile::{ReconcileError, Verdict, reconcile};
 use crate::repair::plan::{Plan, PlanError};
 use crate::repair::{RepairError, Report as Repair, fetch, repair, repair_by};
 use crate::usage::{UsageError, usage};
+use crate::why::WhyError;
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,9 @@ pub enum CommandError {
     /// What the archive had at a moment.
     #[error(transparent)]
     AsOf(#[from] AsOfError),
+    /// The life of an event.
+    #[error(transparent)]
+    Why(#[from] WhyError),
     /// Fsck.
     #[error(transparent)]
     Fsck(#[from] FsckError),
@@ -137,6 +141,7 @@ impl CommandError {
         match self {
             Self::Context(error)
             | Self::AsOf(AsOfError::Explain(ReconcileError::Context(error)))
+            | Self::Why(WhyError::Reconcile(ReconcileError::Context(error)))
             | Self::Reconcile(ReconcileError::Context(error))
             | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => exit_of_context(error),
             Self::Redrive(error) => super::redrive::exit(error),
@@ -220,6 +225,7 @@ pub async fn run(
             Ok((&report).into())
         }
         Command::Explain(args) => super::explain::run(context, &args, format, out).await,
+        Command::Why(args) => super::why::run(context, &args, format, out, says).await,
         Command::Fsck(args) => super::fsck::run(context, &args, format, out, says).await,
         Command::Redrive(args) => super::redrive::run(context, args, format, out, says).await,
         Command::Replay(args) => super::replay::run(context, args, format, out, says).await,

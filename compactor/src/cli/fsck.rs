@@ -22,7 +22,7 @@ const SHOWN: usize = 200;
 #[command(after_help = "Reads only, unless --repair --confirm is given. It may run beside the pipeline, at any time.
 
 Finding kinds, of the log: log_missing log_changed log_invalid state lost; of files: missing unpublished size digest unreadable
-rows order key_range group_range fingerprint position repeated row compaction; of names: leftover foreign orphan; of what is kept
+rows order key_range group_range fingerprint position repeated row summary compaction; of names: leftover foreign orphan; of what is kept
 beside the archive: quarantine conflict aside; of the catalog: location.
 
 Examples:

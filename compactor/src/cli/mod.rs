@@ -2,7 +2,7 @@
 //!
 //! - [`args`]: the command line as typed.
 //! - [`commands`]: each command as a function that returns its report and verdict; the demo and the tests call these.
-//! - [`explain`], [`fsck`]: a command with its arguments, its report and its table.
+//! - [`explain`], [`fsck`], [`why`]: a command with its arguments, its report and its table.
 //! - [`redrive`](mod@redrive): `recount redrive`.
 //! - [`replay`](mod@replay): `recount replay`.
 //! - [`tables`]: reports as tables.
@@ -19,6 +19,7 @@ pub mod progress;
 pub mod redrive;
 pub mod replay;
 pub mod tables;
+pub mod why;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -197,7 +197,7 @@ pub fn recomputation(report: &Recomputation, definition: &Definition) -> String 
     text
 }
 
-fn delta(delta: &Delta) -> String {
+pub(super) fn delta(delta: &Delta) -> String {
     crate::reconcile::diff::in_words(delta)
 }
 

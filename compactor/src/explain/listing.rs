@@ -130,7 +130,13 @@ fn why(known: &Known<'_>, key: EventKey, lane: u16, delta: &Delta, event: &Event
         listed,
         voided: false,
     });
-    let (counted, token) = match (verdict, listed) {
+    let (counted, token) = token(verdict, listed);
+    (counted, token.to_owned())
+}
+
+/// Whether an archived event of this verdict is in the number, and the token that says why. `listed`: on the too-old list, and not settled.
+pub(crate) fn token(verdict: KeyVerdict, listed: bool) -> (bool, &'static str) {
+    match (verdict, listed) {
         (KeyVerdict::Counted, _) => (true, "counted"),
         (KeyVerdict::Taken, true) => (false, "too_old"),
         (KeyVerdict::Taken, false) => (true, "taken_as_counted"),
@@ -138,8 +144,7 @@ fn why(known: &Known<'_>, key: EventKey, lane: u16, delta: &Delta, event: &Event
         (KeyVerdict::Missing, _) => (false, "missing"),
         (KeyVerdict::Quarantined, _) => (false, "quarantined"),
         (KeyVerdict::Unmatched | KeyVerdict::Void | KeyVerdict::Absent, _) => (false, "adds_nothing"),
-    };
-    (counted, token.to_owned())
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use recount_schemas::{Cell, Delta, Group, Month, SequenceNumber, ShardId};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use listing::token;
+
 use as_of::{AsOf, Moment, NoSuchMoment};
 
 use crate::context::Context;

@@ -17,6 +17,7 @@ use super::tally::{Allowed, Tally};
 use super::{FsckError, spool::SpoolError};
 use crate::bucket::{BucketError, Objects};
 use crate::log::{AddedFile, Digest};
+use crate::rows::summary::{Summarizer, Summary};
 use crate::rows::{self, RowsError};
 
 /// What a file is checked with.
@@ -122,6 +123,7 @@ impl<O: Objects> Subject<O> {
         let columns = names(&self.definition, self.deep);
         let mut batches = std::pin::pin!(rows::read(spool, &self.file, &columns));
         let mut tally = Tally::new(&self.definition, self.file.month, &self.allowed, self.deep);
+        let mut summarizer = self.deep.then(|| Summarizer::new(&self.definition, self.file.month));
         let (mut keys, mut rows) = (Vec::new(), 0);
         while let Some(batch) = batches.next().await {
             let batch = match batch {
@@ -139,6 +141,9 @@ impl<O: Objects> Subject<O> {
                 Err(name) => return Ok(unreadable(format!("its column {name} is of another type"))),
             };
             tally.pass(&columns, &mut keys);
+            if let Some(summarizer) = &mut summarizer {
+                summarizer.batch(&batch);
+            }
             rows += columns.rows as u64;
             if let Some((all, number)) = &self.keys {
                 all.add(*number, &keys)?;
@@ -146,6 +151,25 @@ impl<O: Objects> Subject<O> {
             // Other tasks of this thread get their turn.
             tokio::task::yield_now().await;
         }
-        Ok((tally.finish(&self.file), rows))
+        let mut findings = tally.finish(&self.file);
+        if findings.is_empty()
+            && let Some(summarizer) = summarizer
+            && !self.has_the_summary_of(spool, summarizer).await?
+        {
+            findings.push(Finding::new(
+                Kind::Summary,
+                object,
+                "its summary is not what its rows come to, cell by cell",
+            ));
+        }
+        Ok((findings, rows))
+    }
+
+    /// Whether the file's summary is the one that its rows give. A file may have none: then its rows are read.
+    async fn has_the_summary_of(&self, spool: &Spool, rows: Summarizer<'_>) -> Result<bool, FsckError> {
+        let measures = self.definition.measures.len();
+        let Some(kept) = rows::reader::summary(spool, &self.file, measures).await? else { return Ok(true) };
+        let made = rows.finish().and_then(|bytes| Summary::read(bytes.into(), measures));
+        Ok(made.is_some_and(|made| made.reached == kept.reached && made.eq(kept)))
     }
 }

@@ -47,6 +47,8 @@ pub enum Kind {
     Repeated,
     /// A row's columns are not those that its own record gives.
     Row,
+    /// The summary in a file is not what its rows come to.
+    Summary,
     /// A removed file that is still there is not what its own entry said: the compaction cannot be proven again from it.
     Compaction,
     /// A removed file is there long after its grace.
@@ -67,7 +69,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::LogMissing,
         Self::LogChanged,
         Self::LogInvalid,
@@ -86,6 +88,7 @@ impl Kind {
         Self::Position,
         Self::Repeated,
         Self::Row,
+        Self::Summary,
         Self::Compaction,
         Self::Leftover,
         Self::Foreign,
@@ -117,6 +120,7 @@ impl Kind {
             Self::Position => "position",
             Self::Repeated => "repeated",
             Self::Row => "row",
+            Self::Summary => "summary",
             Self::Compaction => "compaction",
             Self::Leftover => "leftover",
             Self::Foreign => "foreign",
@@ -145,7 +149,8 @@ impl Kind {
             | Self::GroupRange
             | Self::Fingerprint
             | Self::Position
-            | Self::Row => {
+            | Self::Row
+            | Self::Summary => {
                 "the object is the one that its entry names, so writer or log were wrong: keep both, look for the entry's first \
                  version, then rebuild"
             }

@@ -64,6 +64,14 @@ pub async fn summary<O: Objects>(objects: &O, file: &AddedFile, measures: usize)
     Opened::new(objects, file, PageIndexPolicy::Skip).await?.summary(measures).await
 }
 
+/// The rows of each row group of a live file, in their order.
+pub async fn row_groups<O: Objects>(objects: &O, file: &AddedFile) -> Result<Vec<u64>, RowsError> {
+    let opened = Opened::new(objects, file, PageIndexPolicy::Skip).await?;
+    let groups = opened.footer().row_groups().iter();
+    // No number is negative: that was checked on opening.
+    Ok(groups.map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).collect())
+}
+
 /// Which rows of an opened file are wanted: row groups, and rows counted through these.
 pub(super) struct Wanted {
     pub(super) row_groups: Vec<usize>,
