@@ -41,7 +41,7 @@ impl Shell {
         let path = dir.path().join("ours.toml");
         fs::write(&path, definition("")).unwrap();
         let data = dir.path().join("data");
-        let serve = Serve::start_with(&data, free_port(), Some(&path), &["--archive-every", "1000000"]);
+        let serve = Serve::start_with(&data, free_port(), Some(&path), &["--archive-every", "86400"]);
         let sdk = client::sdk_config(&serve.endpoint()).await;
         let definition = Definition::parse(&definition(""), "recount.toml").unwrap();
         Self { serve, data, sdk, definition, _dir: dir }

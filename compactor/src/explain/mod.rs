@@ -14,7 +14,7 @@ mod rows;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use recount_schemas::{Cell, Delta, Group, Month, SequenceNumber, ShardId};
+use recount_schemas::{Cell, Delta, Group, Month, SequenceNumber, ShardId, quarantine};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use listing::token;
@@ -24,6 +24,7 @@ use as_of::{AsOf, Moment, NoSuchMoment};
 use crate::context::Context;
 use crate::contributions::Scope;
 use crate::contributions::spill::Sorter;
+use crate::fsck::aside::places;
 use crate::history::whole;
 use crate::log::StoreError;
 use crate::reconcile::ReconcileError;
@@ -194,7 +195,8 @@ pub async fn explain_as_of(
 ) -> Result<Summary, AsOfError> {
     context.check_definition().await.map_err(ReconcileError::from)?;
     let history = whole(&context.bucket, &context.host).await?;
-    let quarantined = evidence::quarantined(&context.bucket).await.map_err(ReconcileError::from)?;
+    // All that ever were, also those that were put through since.
+    let (quarantined, _) = places(&context.bucket, quarantine::PREFIX).await.map_err(ReconcileError::from)?;
     let as_of = AsOf::new(&history, moment, &quarantined)?;
     let wanted = rows::Wanted { other_months: false, as_of: Some(&as_of) };
     let (objects, definition, state) = (&context.bucket, &context.definition, &history.state);

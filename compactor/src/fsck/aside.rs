@@ -17,13 +17,13 @@ use super::FsckError;
 use super::finding::{Finding, Kind};
 use crate::bucket::{Listing, Objects};
 use crate::history::{History, Span};
-use crate::reconcile::evidence::{MAX_OBJECT, MAX_QUARANTINED};
+use crate::reconcile::evidence::{EvidenceError, MAX_OBJECT, MAX_QUARANTINED};
 
 /// Positions, in their order within a shard.
 pub type Places = BTreeSet<(ShardId, SequenceNumber)>;
 
 /// The positions of the objects under `prefix`; and what else is there.
-pub async fn places<O: Objects>(objects: &O, prefix: &'static str) -> Result<(Places, Vec<Finding>), FsckError> {
+pub async fn places<O: Objects>(objects: &O, prefix: &'static str) -> Result<(Places, Vec<Finding>), EvidenceError> {
     let (mut places, mut foreign) = (Places::new(), Vec::new());
     let mut listing = Listing::new(objects, prefix);
     while let Some(page) = listing.next_page().await? {
@@ -34,7 +34,7 @@ pub async fn places<O: Objects>(objects: &O, prefix: &'static str) -> Result<(Pl
             }
         }
         if places.len() + foreign.len() > MAX_QUARANTINED {
-            return Err(FsckError::TooMany { prefix, most: MAX_QUARANTINED });
+            return Err(EvidenceError::TooMany { prefix, most: MAX_QUARANTINED });
         }
     }
     Ok((places, foreign))

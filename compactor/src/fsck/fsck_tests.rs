@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use recount_schemas::host::{Deadline, SharedHost};
+use recount_schemas::host::{Deadline, Host, SharedHost};
 use recount_schemas::{Definition, quarantine};
 
 use super::*;
@@ -182,10 +182,7 @@ async fn an_orphan_is_deleted_and_an_unpublished_commit_is_finished_when_that_is
     let last = world.state().await.last.unwrap().added[0].clone();
     // Renewals take the log past the window of an upload; the last entry is made to add a file again.
     let orphan = log_names::staged(0, "ab", 0);
-    while world.state().await.next < crate::log::state::WINDOW {
-        world.host.pass(std::time::Duration::from_secs(3_700));
-        world.archive().await;
-    }
+    world.renew_until(crate::log::state::WINDOW).await;
     world.stream.put(&"s0".parse().unwrap(), &record("late", Some("acme"), NOVEMBER + 5, "3"));
     world.archive().await;
     let file = world.state().await.last.unwrap().added[0].clone();
@@ -405,4 +402,126 @@ async fn another_definition_is_refused_and_says_of_which_file() {
     let other = Arc::new(crate::rows::testing::definition_of("other"));
     let refused = fsck(&world.objects, &host, &other, Options::default(), &|_| {}).await;
     assert!(matches!(refused, Err(FsckError::OtherDefinition { .. })));
+}
+
+impl World {
+    /// Lets hours pass, with a run in each, until the log has so many entries.
+    async fn renew_until(&self, entries: u64) {
+        while self.state().await.next < entries {
+            self.host.pass(std::time::Duration::from_secs(3_700));
+            self.archive().await;
+        }
+    }
+
+    /// Gives a month a new version whose files are copies of the old ones, which stay. Returns the old names.
+    async fn compact(&self, month: recount_schemas::Month) -> Vec<String> {
+        let state = self.state().await;
+        let n = state.next;
+        let files: Vec<AddedFile> = state.live().map(|l| l.file.clone()).filter(|f| f.month == month).collect();
+        let mut added = Vec::new();
+        for (i, file) in files.iter().enumerate() {
+            let target = log_names::target(month, n, n, i);
+            self.put(&target, self.bytes(&file.target)).await;
+            added.push(AddedFile { source: file.target.clone(), target, ..file.clone() });
+        }
+        let removed: Vec<String> = files.into_iter().map(|file| file.target).collect();
+        let entry = Entry {
+            n,
+            kind: crate::log::Kind::Compaction,
+            previous: state.head,
+            at_ms: self.host.now_ms(),
+            base: n,
+            folded: None,
+            stream: None,
+            retention_hours: None,
+            ranges: vec![],
+            added,
+            removed: removed.clone(),
+            versions: [(month, n)].into(),
+            ..state.last.unwrap()
+        };
+        self.put(&log_names::entry(n), entry.to_bytes().unwrap()).await;
+        removed
+    }
+}
+
+#[tokio::test]
+async fn invariant_7_a_compaction_is_proven_again_as_long_as_its_inputs_are_there_and_they_are_not_forgotten() {
+    let world = World::new().await;
+    let removed = world.compact("2026-11".parse().unwrap()).await;
+    let report = world.check(Options { deep: true, month: None }).await;
+    assert_eq!((&report.findings, report.checked.removed, report.checked.rows), (&vec![], removed.len() as u64, 24));
+    let original = world.bytes(&removed[0]);
+    let mut bytes = original.to_vec();
+    bytes[9] ^= 1;
+    world.put(&removed[0], bytes).await;
+    assert_eq!(world.found().await, [(Kind::Compaction, removed[0].clone())]);
+    world.put(&removed[0], original).await;
+    world.host.pass(names::FORGOTTEN);
+    assert_eq!(world.found().await, []);
+    world.host.pass(std::time::Duration::from_secs(1));
+    let leftover: Vec<_> = removed.iter().map(|name| (Kind::Leftover, name.clone())).collect();
+    assert_eq!(world.found().await, leftover);
+    for name in &removed {
+        world.objects.delete(name).await.unwrap();
+    }
+    assert_eq!(world.found().await, []);
+    // Rows of the new version stand where the entries read them that brought the old one.
+    let live = world.live().await;
+    world.objects.delete(&live[0].target).await.unwrap();
+    assert_eq!(world.found().await, [(Kind::Missing, live[0].target.clone())]);
+}
+
+#[tokio::test]
+async fn a_folded_log_is_held_against_the_entries_and_what_they_vouch_for() {
+    let world = World::new().await;
+    world.renew_until(102).await;
+    let name = log_names::state(100);
+    let report = world.check(Options::default()).await;
+    assert_eq!((report.findings, report.checked.states), (vec![], 1));
+    let original = world.bytes(&name);
+    let text = String::from_utf8(original.to_vec()).unwrap();
+    for bad in [text.replace("\"next\":101", "\"next\":100"), "{}".to_owned(), String::new()] {
+        world.put(&name, bad).await;
+        assert_eq!(world.found().await, [(Kind::State, name.clone())]);
+    }
+    // One in an older format is never read.
+    world.put(&name, r#"{"format":1}"#).await;
+    assert_eq!(world.found().await, []);
+    world.put(&name, original.clone()).await;
+    let beyond = log_names::state(900);
+    world.put(&beyond, original).await;
+    assert_eq!(world.found().await, [(Kind::State, beyond)]);
+}
+
+#[tokio::test]
+async fn what_the_stream_dropped_is_a_finding_for_ever() {
+    let world = World::new().await;
+    world.host.pass(std::time::Duration::from_secs(72 * 3_600));
+    world.stream.put(&"s0".parse().unwrap(), &record("after", Some("acme"), NOVEMBER + 5, "3"));
+    world.archive().await;
+    let n = world.state().await.lost[0].n;
+    assert_eq!(world.found().await, [(Kind::Lost, log_names::entry(n))]);
+    world.renew_until(n + 3).await;
+    assert_eq!(world.found().await, [(Kind::Lost, log_names::entry(n))]);
+}
+
+#[tokio::test]
+async fn a_commit_that_comes_while_files_are_checked_is_no_finding() {
+    let world = World::new().await;
+    // The listing is old by the time that the files are looked at: a compaction has removed them, and they are deleted.
+    let file = world.live().await.swap_remove(0);
+    let subject = file::Subject {
+        objects: world.objects.clone(),
+        listed: Some(file.bytes),
+        file: file.clone(),
+        definition: Arc::clone(&world.definition),
+        allowed: tally::Allowed::default(),
+        deep: false,
+        keys: None,
+        known: Arc::default(),
+    };
+    world.objects.delete(&file.target).await.unwrap();
+    let checked = subject.check().await.unwrap();
+    assert_eq!((checked.standing, checked.findings), (file::Standing::Gone, vec![]));
 }

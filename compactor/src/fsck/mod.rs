@@ -44,6 +44,7 @@ use crate::archive::ArchiveError;
 use crate::bucket::BucketError;
 use crate::log::StoreError;
 use crate::reconcile::Verdict;
+use crate::reconcile::evidence::EvidenceError;
 use crate::rows::RowsError;
 
 /// How far fsck looks.
@@ -121,6 +122,9 @@ pub enum FsckError {
     /// The temporary directory failed.
     #[error("sorting keys in the temporary directory failed: {0}")]
     Keys(#[from] std::io::Error),
+    /// What is kept beside the archive could not be listed.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
     /// There are more objects than can be held.
     #[error("there are more than {most} objects under {prefix}; find out why before checking the rest")]
     TooMany {

@@ -31,7 +31,7 @@ const AT_ONCE: usize = 2;
 /// Most objects under one prefix.
 const MAX_OBJECTS: usize = 4_000_000;
 /// How long an entry that is being finished is waited for, and how often it is looked for in that time.
-const FINISHING: (u32, Duration) = (5, Duration::from_secs(1));
+const FINISHING: (u32, Duration) = (4, Duration::from_secs(1));
 
 /// Checks the archive in `objects`. `says` is told of each file.
 pub async fn fsck<O: Objects>(
@@ -256,32 +256,37 @@ impl<O: Objects> Check<'_, O> {
         }
         let (tries, pause) = FINISHING;
         let store = LogStore::new(self.objects.clone(), self.host.clone());
-        let mut state = state.clone();
-        for (file, standing) in files {
-            let mut there = false;
-            for _ in 0..tries {
-                store.catch_up(&mut state).await?;
-                there = state.find(&file.target).is_none() || self.objects.head(&file.target).await?.is_some();
-                if there || standing == Standing::Gone {
-                    break;
+        let (mut state, mut left) = (state.clone(), files);
+        for attempt in 0..tries {
+            store.catch_up(&mut state).await?;
+            let mut still = Vec::new();
+            for (file, standing) in left {
+                let removed = state.find(&file.target).is_none();
+                let there = !removed && self.objects.head(&file.target).await?.is_some();
+                match standing {
+                    _ if removed => {}
+                    Standing::Gone if there => {
+                        let detail = "it was not there, or changed while it was read, and is there now; check again";
+                        findings.add(Finding::new(Kind::Missing, &file.target, detail));
+                    }
+                    _ if there => {}
+                    _ => still.push((file, standing)),
                 }
+            }
+            left = still;
+            if left.iter().all(|(_, standing)| *standing == Standing::Gone) {
+                break;
+            }
+            if attempt + 1 < tries {
                 self.host.sleep(pause).await;
             }
-            if there && standing == Standing::Unpublished {
-                continue;
-            }
-            let finding = match (there, standing) {
-                (true, Standing::Gone) if state.find(&file.target).is_none() => continue,
-                (true, _) => Finding::new(Kind::Missing, &file.target, "it was not there, and is now; check again"),
-                (false, Standing::Unpublished) => {
-                    Finding::new(Kind::Unpublished, &file.target, format!("it is at {} only", file.source))
-                }
-                (false, _) => {
-                    Finding::new(Kind::Missing, &file.target, format!("neither it nor {} is there", file.source))
-                }
-            };
-            findings.add(finding);
         }
+        findings.extend(left.iter().map(|(file, standing)| match standing {
+            Standing::Unpublished => {
+                Finding::new(Kind::Unpublished, &file.target, format!("it is at {} only", file.source))
+            }
+            _ => Finding::new(Kind::Missing, &file.target, format!("neither it nor {} is there", file.source)),
+        }));
         Ok(())
     }
 
