@@ -114,7 +114,7 @@ fn archived(text: &mut String, event: &Archived) {
 fn standing(text: &mut String, cell: &Standing) {
     let _ = writeln!(
         text,
-        "  cell      {} {} lane {}: adds {}; {}: {}",
+        "  cell      {} {} lane {}: {}; {}: {}",
         shown(cell.group.as_str()),
         cell.month,
         cell.lane,
@@ -202,7 +202,7 @@ mod tests {
           stream    s0 7, arrived 2026-11-01T00:00:01Z
           archive   events/x, row 131074 (row group 1, row 2), key 00000000000000000000000000000000
           commit    log entry 4, made 2026-11-01T00:01:00Z
-          cell      acme 2026-11 lane 0: adds 1 event; in the number: counted
+          cell      acme 2026-11 lane 0: +1 event; in the number: counted
           ledger    on page 00ff; the consumer has passed its position; on the too-old list
           plan      settled by ab
         found: 2 files with 1,000 rows searched, 3 kept records read

@@ -54,10 +54,13 @@ pub struct Window(EventKey, EventKey);
 impl Window {
     /// Those of an hour before to an hour after a time, ms since 1970; without one, all.
     pub fn around(at_ms: Option<i64>) -> Self {
-        let hour = i64::try_from(AROUND.as_millis()).unwrap_or(i64::MAX);
+        let hour = i64::try_from(AROUND.as_millis()).unwrap_or(0);
         match at_ms {
             None => Self(EventKey::MIN, EventKey::MAX),
-            Some(ms) => Self(EventKey::least_at(ms.saturating_sub(hour)), EventKey::least_at(ms.saturating_add(hour))),
+            // The keys of a millisecond end where those of the next begin.
+            Some(ms) => {
+                Self(EventKey::least_at(ms.saturating_sub(hour)), EventKey::least_at(ms.saturating_add(hour + 1)))
+            }
         }
     }
 
