@@ -20,9 +20,19 @@
 //! - [`redrive`]: quarantined records through the path again, after a fix.
 //! - [`replay`]: archived changes back into a stream, and over to the live one.
 //! - [`explain`]: the events that make a number. [`why`](mod@why): one event's whole life. [`usage`]: the live totals themselves.
+//! - [`explain`]: the events that make a number. [`usage`]: the live totals themselves.
+//!
+//! What holds it against the source table:
+//!
+//! - [`table`]: the source table as it is, by a Scan or out of an export.
+//! - [`items`]: what the archive says of each item, beside it.
+//! - [`audit`]: what the archive lacks of it. [`backfill`]: bringing it in.
+//!
 //! - [`context`]: what all these work with. [`cli`]: the command line.
 
 pub mod archive;
+pub mod audit;
+pub mod backfill;
 pub mod bucket;
 pub mod cli;
 pub mod commit;
@@ -32,6 +42,7 @@ pub mod contributions;
 pub mod explain;
 pub mod fsck;
 pub mod history;
+pub mod items;
 pub mod log;
 pub mod recompute;
 pub mod reconcile;
@@ -39,6 +50,7 @@ pub mod redrive;
 pub mod repair;
 pub mod replay;
 pub mod rows;
+pub mod table;
 pub mod usage;
 pub mod why;
 

@@ -4,6 +4,8 @@
 //!   process, processes of their own.
 
 mod archive;
+mod audit;
+mod backfill;
 mod bad_records;
 mod bugs;
 mod busy;

@@ -60,6 +60,11 @@ impl Bucket {
         &self.name
     }
 
+    /// Another bucket, by the same client.
+    pub fn beside(&self, name: impl Into<Arc<str>>) -> Self {
+        Self::new(self.client.clone(), name, self.host.clone())
+    }
+
     /// All names that begin with `prefix`, in order, page by page.
     pub fn list<'a>(&'a self, prefix: &'a str) -> Listing<'a, Self> {
         Listing::new(self, prefix)

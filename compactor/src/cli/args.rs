@@ -122,6 +122,10 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
     Replay(super::replay::ReplayArgs),
     /// Merge a month's small files into few large ones; delete what that removed.
     Compact(Compact),
+    /// Hold the archive against the source table itself: what was never captured.
+    Audit(super::audit::AuditArgs),
+    /// Bring in the items whose INSERT was never captured.
+    Backfill(super::backfill::BackfillArgs),
     /// The exact list of the archive's live files, one per line.
     #[command(after_help = "While a month is being compacted a glob sees events twice; this list never does.")]
     Files {

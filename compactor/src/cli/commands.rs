@@ -10,6 +10,8 @@ use serde::Serialize;
 use super::args::{Command, Format, PlanSource, Which, plan_source};
 use super::tables;
 use crate::archive::{ArchiveError, ArchiveReport};
+use crate::audit::AuditError;
+use crate::backfill::BackfillError;
 use crate::bucket::BucketError;
 use crate::compact::CompactError;
 use crate::context::{Context, ContextError};
@@ -116,6 +118,12 @@ pub enum CommandError {
     /// Compaction.
     #[error(transparent)]
     Compact(#[from] CompactError),
+    /// Audit.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// Backfill.
+    #[error(transparent)]
+    Backfill(#[from] BackfillError),
     /// A plan in a file.
     #[error("plan {path}: {source}")]
     PlanFile {
@@ -142,6 +150,8 @@ impl CommandError {
             Self::Context(error)
             | Self::AsOf(AsOfError::Explain(ReconcileError::Context(error)))
             | Self::Why(WhyError::Reconcile(ReconcileError::Context(error)))
+            | Self::Audit(AuditError::Context(error))
+            | Self::Backfill(BackfillError::Context(error))
             | Self::Reconcile(ReconcileError::Context(error))
             | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => exit_of_context(error),
             Self::Redrive(error) => super::redrive::exit(error),
@@ -151,6 +161,9 @@ impl CommandError {
             | Self::AsOf(AsOfError::Moment(_))
             | Self::Fsck(FsckError::OtherDefinition { .. })
             | Self::Compact(CompactError::Archive(ArchiveError::OtherDefinition { .. })) => Exit::Usage,
+            Self::Audit(AuditError::NoKey { .. }) => Exit::Usage,
+            Self::Audit(AuditError::Table(error)) if error.is_usage() => Exit::Usage,
+            Self::Backfill(error) if error.is_usage() => Exit::Usage,
             _ => Exit::Undecided,
         }
     }
@@ -230,6 +243,8 @@ pub async fn run(
         Command::Redrive(args) => super::redrive::run(context, args, format, out, says).await,
         Command::Replay(args) => super::replay::run(context, args, format, out, says).await,
         Command::Compact(args) => super::compact::run(context, &args, format, out, says).await,
+        Command::Audit(args) => super::audit::run(context, args, format, out, says).await,
+        Command::Backfill(args) => super::backfill::run(context, args, format, out, says).await,
         Command::Files { month } => files(context, month, format, out).await,
     }
 }

@@ -5,12 +5,15 @@
 //! - [`explain`], [`fsck`], [`why`]: a command with its arguments, its report and its table.
 //! - [`redrive`](mod@redrive): `recount redrive`.
 //! - [`replay`](mod@replay): `recount replay`.
+//! - [`audit`], [`backfill`]: likewise.
 //! - [`tables`]: reports as tables.
 //! - [`progress`]: what is being done, on a terminal only.
 //!
 //! Exit codes: 0 clean, 1 findings, 2 could not decide, 3 bad usage.
 
 pub mod args;
+pub mod audit;
+pub mod backfill;
 pub mod commands;
 pub mod compact;
 pub mod explain;

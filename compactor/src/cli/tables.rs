@@ -41,7 +41,7 @@ pub(super) fn drawn(table: &Table) -> String {
     lines.join("\n")
 }
 
-fn header(names: &[&str], measures: &[String]) -> Vec<String> {
+pub(super) fn header(names: &[&str], measures: &[String]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).chain(measures.iter().map(|measure| shown(measure))).collect()
 }
 
@@ -135,7 +135,7 @@ pub fn reconciliation(report: &Reconciliation) -> String {
     text
 }
 
-fn plural(n: u64, what: &str) -> String {
+pub(super) fn plural(n: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(i64::try_from(n).unwrap_or(i64::MAX)), if n == 1 { "" } else { "s" })
 }
 

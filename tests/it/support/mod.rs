@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // not every test uses every helper
 
+pub mod capture;
 pub mod checks;
 pub mod naive;
 pub mod process;

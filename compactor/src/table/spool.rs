@@ -1,0 +1,325 @@
+//! What was read of the table, on disk: items as lines, each part up to a checkpoint from which the reading goes on.
+//!
+//! A part is a file of lines. `I <µs since 1970> <item>` is an item and when it was read; `C <checkpoint>` closes what was
+//! read up to there; `C null` is the end of the part. What stands behind the last checkpoint was cut off by a crash: it is
+//! removed and read again. So a part has each item of its pages once.
+//!
+//! The directory is the caller's, to be taken up again after a crash, or a temporary one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::TableError;
+
+/// The longest line, in bytes: an item of 400 KB as JSON, each of its bytes perhaps as `\u0000`, comes to less.
+pub const MAX_LINE: u64 = 8 << 20;
+/// The format of the directory.
+const FORMAT: u32 = 1;
+const HEADER: &str = "reading.json";
+
+/// What is being read. A directory of another reading is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The format of the directory.
+    pub format: u32,
+    /// The source table.
+    pub table: String,
+    /// `scan`, or the export's name.
+    pub source: String,
+    /// Its parts: segments of a scan.
+    pub parts: u16,
+    /// When the reading began, µs since 1970.
+    pub began_us: i64,
+}
+
+/// An item out of the spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its part.
+    pub part: u16,
+    /// Where its line begins.
+    pub offset: u64,
+    /// When it was read, µs since 1970.
+    pub read_us: i64,
+    /// The item, as DynamoDB JSON with binary in base64 once.
+    pub json: String,
+}
+
+/// The directory.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    header: Header,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Spool {
+    /// Opens `dir`, or makes it; a temporary one where none is given.
+    pub fn open(dir: Option<&Path>, table: &str, source: &str, parts: u16, now_us: i64) -> Result<Self, TableError> {
+        let (dir, temporary) = match dir {
+            Some(dir) => (dir.to_owned(), None),
+            None => {
+                let temporary = tempfile::tempdir()?;
+                (temporary.path().to_owned(), Some(temporary))
+            }
+        };
+        fs::create_dir_all(&dir)?;
+        let path = dir.join(HEADER);
+        let ours =
+            Header { format: FORMAT, table: table.to_owned(), source: source.to_owned(), parts, began_us: now_us };
+        let header = match fs::read(&path) {
+            Ok(bytes) => {
+                let there: Option<Header> = serde_json::from_slice(&bytes).ok();
+                there
+                    .filter(|there| *there == Header { began_us: there.began_us, ..ours.clone() })
+                    .ok_or_else(|| TableError::OtherReading { dir: dir.display().to_string() })?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let new = dir.join("reading.json.new");
+                fs::write(&new, serde_json::to_vec(&ours).map_err(io::Error::other)?)?;
+                fs::rename(&new, &path)?;
+                ours
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { dir, header, _temporary: temporary })
+    }
+
+    /// What is being read.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn path(&self, part: u16) -> PathBuf {
+        self.dir.join(format!("part-{part:03}"))
+    }
+
+    /// Goes on with a part: behind its last checkpoint, whatever stands behind that is removed.
+    pub fn resume(&self, part: u16) -> Result<Part, TableError> {
+        let path = self.path(part);
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let (mut end, mut at, mut checkpoint, mut items) = (0u64, 0u64, None, 0u64);
+        let mut seen = 0;
+        let mut lines = BufReader::with_capacity(1 << 18, &mut file);
+        let mut line = Vec::new();
+        while let Some(bytes) = next_line(&mut lines, &mut line)? {
+            at += bytes;
+            match line.strip_prefix(b"C ") {
+                Some(text) => {
+                    let Ok(value) = serde_json::from_slice::<Value>(text) else { break };
+                    (end, checkpoint, items) = (at, Some(value), seen);
+                }
+                None => seen += 1,
+            }
+        }
+        drop(lines);
+        file.set_len(end)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Part { file: BufWriter::with_capacity(1 << 18, file), checkpoint, items })
+    }
+
+    /// Every item of every part, up to its last checkpoint.
+    pub fn items(&self) -> Items<'_> {
+        Items { spool: self, part: 0, lines: None, at: 0 }
+    }
+
+    /// The item whose line begins there.
+    pub fn get(&self, part: u16, offset: u64) -> Result<Stored, TableError> {
+        let mut file = File::open(self.path(part))?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut line = Vec::new();
+        let damaged = || TableError::Damaged { dir: self.dir.display().to_string() };
+        next_line(&mut BufReader::new(file), &mut line)?.ok_or_else(damaged)?;
+        stored(part, offset, &line).ok_or_else(damaged)
+    }
+}
+
+/// A part that is being written.
+#[derive(Debug)]
+pub struct Part {
+    file: BufWriter<File>,
+    checkpoint: Option<Value>,
+    items: u64,
+}
+
+impl Part {
+    /// From where the reading goes on; `None`: from the beginning.
+    pub fn checkpoint(&self) -> Option<&Value> {
+        self.checkpoint.as_ref().filter(|value| !value.is_null())
+    }
+
+    /// Whether the part was read to its end.
+    pub fn is_done(&self) -> bool {
+        self.checkpoint.as_ref().is_some_and(Value::is_null)
+    }
+
+    /// The items that it holds.
+    pub fn items(&self) -> u64 {
+        self.items
+    }
+
+    /// Takes an item; `json` has no line end.
+    pub fn item(&mut self, read_us: i64, json: &str) -> io::Result<()> {
+        self.items += 1;
+        writeln!(self.file, "I {read_us} {json}")
+    }
+
+    /// Closes what was read up to here. `None` is the end of the part.
+    pub fn close(&mut self, checkpoint: Option<Value>) -> io::Result<()> {
+        let value = checkpoint.unwrap_or(Value::Null);
+        writeln!(self.file, "C {value}")?;
+        self.checkpoint = Some(value);
+        self.file.flush()
+    }
+}
+
+/// One line without its end, and its length with it; `None` at the end of the file or at a line that was cut off.
+fn next_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<u64>> {
+    line.clear();
+    let bytes = lines.take(MAX_LINE).read_until(b'\n', line)?;
+    if line.pop() != Some(b'\n') {
+        return Ok(None);
+    }
+    Ok(Some(bytes as u64))
+}
+
+fn stored(part: u16, offset: u64, line: &[u8]) -> Option<Stored> {
+    let text = std::str::from_utf8(line.strip_prefix(b"I ")?).ok()?;
+    let (read_us, json) = text.split_once(' ')?;
+    Some(Stored { part, offset, read_us: read_us.parse().ok()?, json: json.to_owned() })
+}
+
+/// The items of a spool.
+#[derive(Debug)]
+pub struct Items<'a> {
+    spool: &'a Spool,
+    part: u16,
+    lines: Option<BufReader<File>>,
+    at: u64,
+}
+
+impl Items<'_> {
+    fn advance(&mut self) -> Result<Option<Stored>, TableError> {
+        let mut line = Vec::new();
+        loop {
+            if self.part >= self.spool.header.parts {
+                return Ok(None);
+            }
+            let lines = match &mut self.lines {
+                Some(lines) => lines,
+                none => {
+                    self.at = 0;
+                    none.insert(BufReader::with_capacity(1 << 18, File::open(self.spool.path(self.part))?))
+                }
+            };
+            let Some(bytes) = next_line(lines, &mut line)? else {
+                self.lines = None;
+                self.part += 1;
+                continue;
+            };
+            let offset = self.at;
+            self.at += bytes;
+            if line.starts_with(b"C ") {
+                continue;
+            }
+            let damaged = || TableError::Damaged { dir: self.spool.dir.display().to_string() };
+            return stored(self.part, offset, &line).ok_or_else(damaged).map(Some);
+        }
+    }
+}
+
+impl Iterator for Items<'_> {
+    type Item = Result<Stored, TableError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn open(dir: &Path) -> Spool {
+        Spool::open(Some(dir), "scans", "scan", 2, 7).unwrap()
+    }
+
+    fn texts(spool: &Spool) -> Vec<(u16, i64, String)> {
+        spool.items().map(|item| item.map(|item| (item.part, item.read_us, item.json)).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_part_goes_on_behind_its_last_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path());
+        let mut part = spool.resume(0).unwrap();
+        assert!(part.checkpoint().is_none() && !part.is_done());
+        part.item(1, "{}").unwrap();
+        part.close(Some(json!({"id": {"S": "a"}}))).unwrap();
+        part.item(2, r#"{"cut":1}"#).unwrap();
+        drop(part);
+        spool.resume(1).unwrap().close(None).unwrap();
+
+        let again = open(dir.path());
+        let mut part = again.resume(0).unwrap();
+        assert_eq!((part.checkpoint(), part.items()), (Some(&json!({"id": {"S": "a"}})), 1));
+        assert!(again.resume(1).unwrap().is_done());
+        part.item(3, r#"{"b":{"S":"x"}}"#).unwrap();
+        part.close(None).unwrap();
+        drop(part);
+        assert_eq!(texts(&again), [(0, 1, "{}".to_owned()), (0, 3, r#"{"b":{"S":"x"}}"#.to_owned())]);
+        for item in again.items() {
+            let item = item.unwrap();
+            assert_eq!(again.get(item.part, item.offset).unwrap(), item);
+        }
+        assert_eq!(again.header().began_us, 7);
+    }
+
+    #[test]
+    fn the_directory_of_another_reading_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path());
+        for (table, source, parts) in [("other", "scan", 2), ("scans", "export", 2), ("scans", "scan", 3)] {
+            let error = Spool::open(Some(dir.path()), table, source, parts, 9).unwrap_err();
+            assert!(matches!(error, TableError::OtherReading { .. }), "{error}");
+        }
+    }
+
+    proptest! {
+        /// Wherever a crash cuts a part, what it has is what was closed, and what was not is read again.
+        #[test]
+        fn a_part_cut_anywhere_has_what_was_closed(pages in prop::collection::vec(0usize..4, 1..6), cut in any::<prop::sample::Index>()) {
+            let dir = tempfile::tempdir().unwrap();
+            let spool = Spool::open(Some(dir.path()), "scans", "scan", 1, 7).unwrap();
+            let mut part = spool.resume(0).unwrap();
+            for (n, items) in pages.iter().enumerate() {
+                for i in 0..*items {
+                    part.item(n as i64, &format!(r#"{{"i":{i}}}"#)).unwrap();
+                }
+                part.close((n + 1 < pages.len()).then(|| json!(n + 1))).unwrap();
+            }
+            drop(part);
+            let expected = texts(&spool);
+            let path = spool.path(0);
+            let bytes = fs::read(&path).unwrap();
+            fs::write(&path, &bytes[..cut.index(bytes.len() + 1)]).unwrap();
+            let mut part = spool.resume(0).unwrap();
+            let from = if part.is_done() { pages.len() } else { part.checkpoint().map_or(0, |n| n.as_u64().unwrap() as usize) };
+            for (n, items) in pages.iter().enumerate().skip(from) {
+                for i in 0..*items {
+                    part.item(n as i64, &format!(r#"{{"i":{i}}}"#)).unwrap();
+                }
+                part.close((n + 1 < pages.len()).then(|| json!(n + 1))).unwrap();
+            }
+            prop_assert_eq!(part.items() as usize, expected.len());
+            drop(part);
+            prop_assert_eq!(texts(&spool), expected);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `recount backfill`: what was never captured comes in, once, whatever happens meanwhile.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+
+use crate::support::capture::{Capture, NOVEMBER, put};
+use crate::support::naive::Scan;
+use crate::support::process::{binary, until};
+
+fn hash(report: &Value) -> String {
+    report["plan"].as_str().unwrap().to_owned()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// The commands of the page, as they stand in its blocks.
+fn commands(page: &str) -> Vec<Vec<String>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/runbooks").join(page);
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("recount "));
+    lines.map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+}
+
+/// The scenario of `infra/runbooks/capture-was-off.md`, by the very commands that it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn capture_was_off_for_an_hour() {
+    let mut capture = Capture::start().await;
+    capture.insert("before", 0..30).await;
+    capture.captured().await;
+    capture.capture(false).await;
+    capture.insert("lost", 0..25).await;
+    capture.capture(true).await;
+    for n in 0..3 {
+        capture.touch(&format!("lost-{n}")).await;
+    }
+    capture.delete("lost-2").await;
+    capture.insert("after", 0..10).await;
+    capture.captured().await;
+    assert_ne!(capture.totals(), capture.expected());
+    assert_eq!(capture.json(0, &["reconcile"])["verdict"], "clean", "nobody but an audit sees it");
+
+    let (mut plan, mut ends) = (String::new(), Vec::new());
+    for mut command in commands("capture-was-off.md") {
+        for word in &mut command {
+            match word.as_str() {
+                "HASH" => word.clone_from(&plan),
+                "120" => *word = "1".to_owned(),
+                // The marks have shown that capture keeps up.
+                "900" => *word = "0".to_owned(),
+                _ => {}
+            }
+        }
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let output = capture.run(&[words.as_slice(), &["--format", "json"]].concat());
+        let report = crate::support::process::json(&output);
+        ends.push((command[0].clone(), output.status.code().unwrap()));
+        match ends.len() {
+            1 => assert_eq!(report["findings"].as_array().unwrap().len(), 25, "{report}"),
+            2 => {
+                assert_eq!((number(&report["never_captured"]), number(&report["insert_missing"])), (22, 3), "{report}");
+                plan = hash(&report);
+            }
+            3 => assert_eq!((number(&report["applied"]["added"]), number(&report["applied"]["counted"])), (25, 25)),
+            _ => {}
+        }
+    }
+    let expected = [("audit", 1), ("backfill", 1), ("backfill", 0), ("reconcile", 0), ("audit", 0)];
+    assert_eq!(ends, expected.map(|(command, code)| (command.to_owned(), code)));
+    capture.agrees();
+
+    // Again, and another one: nothing comes in twice.
+    let again = capture.json(0, &["backfill", "--plan", &plan, "--confirm", "--settle", "0"]);
+    assert_eq!(number(&again["applied"]["counted"]), 25, "what came of it then: {again}");
+    let another = capture.json(0, &["backfill", "--confirm", "--settle", "0"]);
+    assert_eq!(number(&another["items"]), 0, "{another}");
+    capture.agrees();
+    let recomputed = capture.json(0, &["recompute"]);
+    assert_eq!(crate::support::process::months(&recomputed), capture.expected());
+}
+
+/// Events that are on their way while the plan is made and applied are counted once; so is an item in two plans, and one
+/// that came back behind a removal.
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_2_no_event_and_its_backfill_both_count() {
+    let mut capture = Capture::start().await;
+    capture.insert("before", 0..10).await;
+    capture.captured().await;
+    capture.capture(false).await;
+    capture.insert("lost", 0..40).await;
+    capture.capture(true).await;
+    capture.captured().await;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (dynamo, stop) = (capture.dynamo.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut written = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let n = written.len() as i64;
+                let scan = Scan { project: format!("p{}", n % 3), at: NOVEMBER, bytes: n };
+                put(&dynamo, &format!("live-{n}"), &scan).await;
+                written.push((format!("live-{n}"), scan));
+            }
+            written
+        })
+    };
+    let marks = |capture: &Capture| capture.totals();
+    assert_ne!(marks(&capture), capture.expected());
+    // Two plans of the same items, made while live events are between table and archive.
+    let plans: Vec<String> = (0..2)
+        .map(|_| {
+            let report = tokio::task::block_in_place(|| capture.json(1, &["backfill"]));
+            assert!(number(&report["items"]) >= 40, "{report}");
+            hash(&report)
+        })
+        .collect();
+    stop.store(true, Ordering::Relaxed);
+    capture.inserted.extend(writer.await.unwrap());
+    // What the plans saw is in the stream by now: the marks stand for `--settle`.
+    capture.captured().await;
+    let children: Vec<_> = plans
+        .iter()
+        .map(|plan| {
+            let mut command = recount(&capture, &["backfill", "--plan", plan, "--confirm", "--settle", "0"]);
+            command.args(["--format", "json"]).stdout(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let mut added = 0;
+    for child in children {
+        let output = tokio::task::block_in_place(|| child.wait_with_output().unwrap());
+        assert_eq!(output.status.code(), Some(0));
+        added += number(&crate::support::process::json(&output)["applied"]["added"]);
+    }
+    assert_eq!(added, 40, "of two plans at once, each item is brought in by one");
+    capture.agrees();
+    assert_eq!(capture.audited(&[]), []);
+}
+
+fn recount(capture: &Capture, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary("recount"));
+    command.args(arguments).current_dir(&capture.data).env("AWS_ENDPOINT_URL", capture.serve.endpoint());
+    command.env("AWS_REGION", "us-east-1").env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "thing");
+    command
+}
+
+/// Killed while it counts, and at whatever moment before: the same plan goes on, and no event counts twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_9_a_backfill_that_is_killed_goes_on() {
+    let mut capture = Capture::start().await;
+    capture.capture(false).await;
+    capture.insert("lost", 0..300).await;
+    capture.capture(true).await;
+    capture.captured().await;
+    let report = capture.json(1, &["backfill"]);
+    let plan = hash(&report);
+    let apply = ["backfill", "--plan", plan.as_str(), "--confirm", "--settle", "0"];
+    // At once, and a little later: before, or while, the rows go in.
+    for pause in [0, 150, 400] {
+        let mut child = recount(&capture, &apply).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // While it counts, slowly.
+    let marks = capture.totals();
+    if marks != capture.expected() {
+        let slow = [apply.as_slice(), &["--events-per-second", "40"]].concat();
+        let mut child = recount(&capture, &slow).stdout(Stdio::null()).spawn().unwrap();
+        let totals = || capture.totals();
+        until("something is counted", async || totals() != marks).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_ne!(capture.totals(), capture.expected(), "it was killed in the middle");
+    }
+    let done = capture.json(0, &apply);
+    let applied = &done["applied"];
+    assert_eq!(number(&applied["added"]) + number(&applied["added_before"]), 300, "{done}");
+    capture.agrees();
+    assert_eq!(capture.audited(&[]), []);
+}
+
+/// What an export has comes in as by a Scan. A scan that is cut goes on in its directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_and_a_kept_scan_bring_the_same() {
+    let mut capture = Capture::start().await;
+    capture.capture(false).await;
+    capture.insert("lost", 0..9).await;
+    capture.capture(true).await;
+    capture.captured().await;
+    let work = capture.data.join("work");
+    let kept = ["backfill", "--work", work.to_str().unwrap(), "--segments", "2"];
+    let first = capture.json(1, &kept);
+    // The reading is complete: it is taken up as it stands, without a request to the table.
+    capture.insert("later", 0..1).await;
+    capture.captured().await;
+    let second = capture.json(1, &kept);
+    assert_eq!((&first["items"], &first["months"]), (&second["items"], &second["months"]));
+    let export = capture.export("exports", 1, 0).await;
+    let report = capture.json(0, &["backfill", "--export", &export, "--confirm", "--settle", "0"]);
+    assert_eq!((number(&report["items"]), number(&report["applied"]["counted"])), (9, 9), "{report}");
+    capture.agrees();
+    // A plan from before finds them there.
+    let late = capture.json(0, &["backfill", "--plan", &hash(&first), "--confirm", "--settle", "0"]);
+    assert_eq!((number(&late["applied"]["added"]), number(&late["applied"]["backfilled"])), (0, 9), "{late}");
+    capture.agrees();
+}
