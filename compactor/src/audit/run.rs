@@ -214,10 +214,9 @@ fn push_table(
     let no_key = || AuditError::NoKey { table: definition.table.clone() };
     for stored in table.spool.items() {
         let stored = stored?;
-        if let Ok(reading) = definition.read(&stored.json, stored.read_us) {
-            if let Some(count) = counts.at(reading.group, reading.month) {
-                count.0 += 1;
-            }
+        let reading = definition.read(&stored.json, stored.read_us).ok();
+        if let Some(count) = reading.and_then(|reading| counts.at(reading.group, reading.month)) {
+            count.0 += 1;
         }
         let item = parse(&stored.json, Binary::Once).ok_or_else(no_key)?;
         let text = key_text(&definition.key, &item).ok_or_else(no_key)?;
@@ -294,12 +293,10 @@ async fn findings(
         let reason = in_quarantine.get(&suspect.hash);
         let kind = if reason.is_some() { Kind::Quarantined } else { verdict };
         let mut group = suspect.last.as_ref().and_then(|last| Some((last.group.clone()?, last.month)));
-        if group.is_none() {
-            if let Some(seen) = &suspect.seen {
-                let stored = table.spool.get(seen.part, seen.offset)?;
-                let reading = definition.read(&stored.json, stored.read_us).ok();
-                group = reading.map(|reading| (reading.group, reading.month));
-            }
+        if let (None, Some(seen)) = (&group, &suspect.seen) {
+            let stored = table.spool.get(seen.part, seen.offset)?;
+            let reading = definition.read(&stored.json, stored.read_us).ok();
+            group = reading.map(|reading| (reading.group, reading.month));
         }
         let last = suspect.last.as_ref().and_then(|last| {
             let origin = located.get(&last.key)?;

@@ -257,7 +257,9 @@ impl Making<'_> {
                 }
             }
         }
-        debug_assert_eq!(found.len(), wanted.len());
+        for (_, (item, _)) in wanted.iter().filter(|(key, _)| !found.contains(key)) {
+            self.refuse("its first archived change could not be read again: make another plan", item.clone());
+        }
         Ok(())
     }
 }
