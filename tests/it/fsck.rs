@@ -304,6 +304,15 @@ async fn a_number_is_explained_as_the_archive_had_it_and_an_event_tells_its_life
         let at = then["as_of"]["at"].as_str().unwrap();
         assert_eq!(shell.recount(0, &["explain", "acme", "2026-11", "--as-of", at]), then);
     }
+    // A compaction moves the rows to other files, and changes nothing that was.
+    let thens =
+        || heads.iter().map(|head| shell.recount(0, &["explain", "acme", "2026-11", "--as-of", &head.to_string()]));
+    let before: Vec<Value> = thens().collect();
+    assert_eq!(shell.found(&["--deep"]), []);
+    shell.recount(0, &["compact", "--grace", "0", "--confirm"]);
+    assert!(!shell.state().await.versions.is_empty(), "something was compacted");
+    assert_eq!(shell.found(&["--deep"]), []);
+    assert_eq!(thens().collect::<Vec<_>>(), before);
     for never in ["999999", "2020-01-01T00:00:00Z"] {
         let output =
             run("recount", &shell.serve.endpoint(), &shell.data, &["explain", "acme", "2026-11", "--as-of", never]);

@@ -57,10 +57,10 @@ pub async fn run(
     says: &(dyn Fn(&str) + Sync),
 ) -> Result<Exit, CommandError> {
     let options = Options { month: args.month, deep: args.deep };
-    let check = || fsck(&context.bucket, &context.host, &context.definition, options, says);
+    let check = || fsck(&context.bucket, &context.host, &context.definition, None, options, says);
     let mut report = check().await?;
     if args.repair {
-        let steps = mend(&context.bucket, &context.host, &report, args.confirm).await?;
+        let steps = mend(&context.bucket, &context.host, None, &report, args.confirm).await?;
         if args.confirm && !steps.is_empty() {
             says("checking again");
             report = check().await?;

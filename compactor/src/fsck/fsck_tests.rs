@@ -56,7 +56,7 @@ impl World {
 
     async fn check(&self, options: Options) -> Report {
         let host: SharedHost = self.host.clone();
-        fsck(&self.objects, &host, &self.definition, options, &|_| {}).await.unwrap()
+        fsck(&self.objects, &host, &self.definition, None, options, &|_| {}).await.unwrap()
     }
 
     /// The findings, as (kind, object), the same deep or not.
@@ -194,7 +194,7 @@ async fn an_orphan_is_deleted_and_an_unpublished_commit_is_finished_when_that_is
     let damaged = [(Kind::Unpublished, file.target.clone()), (Kind::Orphan, orphan.clone())];
     assert_eq!(world.found().await, damaged);
     let report = world.check(Options::default()).await;
-    let steps = mend(&world.objects, &host, &report, false).await.unwrap();
+    let steps = mend(&world.objects, &host, None, &report, false).await.unwrap();
     assert_eq!(
         steps,
         [
@@ -203,10 +203,14 @@ async fn an_orphan_is_deleted_and_an_unpublished_commit_is_finished_when_that_is
         ]
     );
     assert_eq!(world.found().await, damaged, "nothing was changed");
-    assert_eq!(mend(&world.objects, &host, &report, true).await.unwrap(), steps);
+    assert_eq!(mend(&world.objects, &host, None, &report, true).await.unwrap(), steps);
     assert_eq!(world.found().await, []);
     let clean = world.check(Options::default()).await;
-    assert_eq!(mend(&world.objects, &host, &clean, true).await.unwrap(), [], "a second time there is nothing to do");
+    assert_eq!(
+        mend(&world.objects, &host, None, &clean, true).await.unwrap(),
+        [],
+        "a second time there is nothing to do"
+    );
 }
 
 #[tokio::test]
@@ -237,7 +241,7 @@ async fn a_changed_entry_is_named_and_a_missing_one_ends_the_check() {
     assert_eq!(world.found().await, [(Kind::LogMissing, name.clone())]);
     let host: SharedHost = world.host.clone();
     let report = world.check(Options::default()).await;
-    assert_eq!(mend(&world.objects, &host, &report, true).await.unwrap(), []);
+    assert_eq!(mend(&world.objects, &host, None, &report, true).await.unwrap(), []);
     world.put(&name, original).await;
     assert_eq!(world.found().await, []);
 }
@@ -400,7 +404,7 @@ async fn another_definition_is_refused_and_says_of_which_file() {
     let world = World::new().await;
     let host: SharedHost = world.host.clone();
     let other = Arc::new(crate::rows::testing::definition_of("other"));
-    let refused = fsck(&world.objects, &host, &other, Options::default(), &|_| {}).await;
+    let refused = fsck(&world.objects, &host, &other, None, Options::default(), &|_| {}).await;
     assert!(matches!(refused, Err(FsckError::OtherDefinition { .. })));
 }
 
@@ -524,4 +528,46 @@ async fn a_commit_that_comes_while_files_are_checked_is_no_finding() {
     world.objects.delete(&file.target).await.unwrap();
     let checked = subject.check().await.unwrap();
     assert_eq!((checked.standing, checked.findings), (file::Standing::Gone, vec![]));
+}
+
+/// A catalog that shows what it is told to, and places nothing.
+#[derive(Debug)]
+struct Shows(std::collections::BTreeMap<recount_schemas::Month, u64>);
+
+impl crate::archive::finish::Catalog for Shows {
+    fn place<'c>(
+        &'c self,
+        _: &'c State,
+        _: &'c std::collections::BTreeSet<recount_schemas::Month>,
+    ) -> futures::future::BoxFuture<'c, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn shown(
+        &self,
+        month: recount_schemas::Month,
+    ) -> futures::future::BoxFuture<'_, Result<Option<crate::archive::finish::Shown>, String>> {
+        let shown = self.0.get(&month).map(|version| crate::archive::finish::Shown { version: *version, moved_ms: 0 });
+        Box::pin(std::future::ready(Ok(shown)))
+    }
+}
+
+#[tokio::test]
+async fn a_month_that_its_catalog_does_not_show_as_the_log_has_it_is_named() {
+    let world = World::new().await;
+    let (november, december) = ("2026-11".parse().unwrap(), "2026-12".parse().unwrap());
+    world.compact(november).await;
+    let version = world.state().await.version(november);
+    let host: SharedHost = world.host.clone();
+    for (shown, wrong) in [
+        (vec![(november, version), (december, 0)], vec![]),
+        (vec![(november, 0), (december, 0)], vec!["events/month=2026-11/"]),
+        (vec![(november, version)], vec!["events/month=2026-12/"]),
+    ] {
+        let catalog = Shows(shown.into_iter().collect());
+        let options = Options::default();
+        let report = fsck(&world.objects, &host, &world.definition, Some(&catalog), options, &|_| {}).await.unwrap();
+        let objects: Vec<_> = report.findings.iter().map(|f| (f.kind, f.object.as_str())).collect();
+        assert_eq!(objects, wrong.into_iter().map(|object| (Kind::Location, object)).collect::<Vec<_>>());
+    }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::{Finding, Kind};
 use super::{FsckError, Report};
-use crate::archive::finish::finish;
+use crate::archive::finish::{Catalog, finish};
 use crate::archive::life::Life;
 use crate::archive::tidy::tidy;
 use crate::bucket::Objects;
@@ -62,6 +62,7 @@ pub fn plan(findings: &[Finding], state: &State) -> Vec<Step> {
 pub async fn mend<O: Objects>(
     objects: &O,
     host: &SharedHost,
+    catalog: Option<&dyn Catalog>,
     report: &Report,
     confirmed: bool,
 ) -> Result<Vec<Step>, FsckError> {
@@ -73,7 +74,7 @@ pub async fn mend<O: Objects>(
     let steps = plan(&report.findings, &state);
     if confirmed && !steps.is_empty() {
         let life = Life::begin(host.clone(), LIFE, Deadline::NONE);
-        finish(objects, &log, None, &mut state, &life).await?;
+        finish(objects, &log, catalog, &mut state, &life).await?;
         tidy(objects, &state, &life).await?;
     }
     Ok(steps)

@@ -145,6 +145,9 @@ pub enum FsckError {
         /// The hash of the definition in use.
         ours: String,
     },
+    /// The catalog did not answer.
+    #[error("what the catalog shows could not be read: {0}")]
+    Catalog(String),
     /// The check of a file was broken off.
     #[error("the check of {file} was broken off: {why}")]
     BrokenOff {

@@ -14,6 +14,8 @@
 
 use std::time::Duration;
 
+use recount_schemas::Month;
+
 use super::finding::{Finding, Kind};
 use crate::archive::tidy::is_garbage;
 use crate::history::History;
@@ -58,6 +60,20 @@ pub fn staged(name: &str, entries: u64) -> Option<Finding> {
         Some(_) => None,
         None => Some(Finding::new(Kind::Foreign, name, "no name of ours; nobody tidies it away")),
     }
+}
+
+/// What is wrong with the version that a catalog shows of a month with live files.
+pub fn location(month: Month, version: u64, shown: Option<u64>) -> Option<Finding> {
+    let detail = match shown {
+        Some(shown) if shown == version => return None,
+        Some(shown) => format!(
+            "the catalog shows version {shown}, the log says {version}: whoever reads by location reads old files"
+        ),
+        None => format!(
+            "the catalog does not show the month, the log says version {version}: whoever reads by location misses it"
+        ),
+    };
+    Some(Finding::new(Kind::Location, format!("{}month={month}/", names::EVENTS), detail))
 }
 
 /// What an object under `_log/` or `_state/` is, if it is none of ours.

@@ -2,7 +2,7 @@
 //!
 //! 1. List everything under our prefixes. What is listed here was there before the log is read.
 //! 2. Walk the log, every entry of it. Where it cannot be followed, that is all that can be said.
-//! 3. Hold the folded logs and all names against it.
+//! 3. Hold the folded logs, all names, and the months' locations against it.
 //! 4. Each live file: its object, its bytes, its rows; two at a time. Then the removed files that are still there: what a compaction
 //!    was made from, as long as anybody can look.
 //! 5. What they come to together: keys that stand twice; what is kept beside the archive.
@@ -21,6 +21,7 @@ use super::finding::{Finding, Findings, Kind};
 use super::keys::Keys;
 use super::tally::Allowed;
 use super::{Checked, FsckError, Options, Report, aside, names};
+use crate::archive::finish::Catalog;
 use crate::bucket::{Listing, Objects};
 use crate::history::{History, Origins, Problem, walk, walk::Wanted};
 use crate::log::{AddedFile, Entry, LogStore, State, names as log_names};
@@ -33,15 +34,16 @@ const MAX_OBJECTS: usize = 4_000_000;
 /// How long an entry that is being finished is waited for, and how often it is looked for in that time.
 const FINISHING: (u32, Duration) = (4, Duration::from_secs(1));
 
-/// Checks the archive in `objects`. `says` is told of each file.
+/// Checks the archive in `objects`, and what its `catalog` shows, where there is one. `says` is told of each file.
 pub async fn fsck<O: Objects>(
     objects: &O,
     host: &SharedHost,
     definition: &Arc<Definition>,
+    catalog: Option<&dyn Catalog>,
     options: Options,
     says: &(dyn Fn(&str) + Sync),
 ) -> Result<Report, FsckError> {
-    let check = Check { objects, host, definition, options, says };
+    let check = Check { objects, host, definition, catalog, options, says };
     let mut checked = Checked { month: options.month, deep: options.deep, ..Checked::default() };
     let mut findings = Findings::default();
     let stopped = check.all(&mut checked, &mut findings).await?;
@@ -54,6 +56,7 @@ struct Check<'c, O> {
     objects: &'c O,
     host: &'c SharedHost,
     definition: &'c Arc<Definition>,
+    catalog: Option<&'c dyn Catalog>,
     options: Options,
     says: &'c (dyn Fn(&str) + Sync),
 }
@@ -111,6 +114,7 @@ impl<O: Objects> Check<'_, O> {
                 findings.add(finding);
             }
         }
+        findings.extend(self.locations(&history.state).await?);
         self.files(&history, &listed, checked, findings).await?;
         self.aside(&history, checked, findings).await?;
         Ok(None)
@@ -164,6 +168,28 @@ impl<O: Objects> Check<'_, O> {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Each month with live files is shown at its version. One that was moved on meanwhile is looked at again.
+    async fn locations(&self, state: &State) -> Result<Vec<Finding>, FsckError> {
+        let Some(catalog) = self.catalog else { return Ok(Vec::new()) };
+        (self.says)("holding the months' locations against the log");
+        let (tries, pause) = FINISHING;
+        let store = LogStore::new(self.objects.clone(), self.host.clone());
+        let mut state = state.clone();
+        for attempt in 1.. {
+            let mut wrong = Vec::new();
+            for month in state.files.keys() {
+                let shown = catalog.shown(*month).await.map_err(FsckError::Catalog)?;
+                wrong.extend(names::location(*month, state.version(*month), shown.map(|shown| shown.version)));
+            }
+            if wrong.is_empty() || attempt >= tries {
+                return Ok(wrong);
+            }
+            self.host.sleep(pause).await;
+            store.catch_up(&mut state).await?;
+        }
+        Ok(Vec::new())
     }
 
     async fn files(
