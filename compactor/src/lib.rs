@@ -9,6 +9,7 @@
 //! - [`rows`]: events as rows of Parquet files, written and read.
 //! - [`archive`]: a run that brings what is new in the stream into the archive.
 //! - [`compact`]: many small files become few large ones.
+//! - [`erase`]: rows lose personal data, and count as before.
 //! - [`fsck`](mod@fsck): whether the archive is what its log says: log, objects, bytes, rows.
 //!
 //! What reads it, and holds the live totals against it:
@@ -39,6 +40,7 @@ pub mod commit;
 pub mod compact;
 pub mod context;
 pub mod contributions;
+pub mod erase;
 pub mod explain;
 pub mod fsck;
 pub mod history;

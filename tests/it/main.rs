@@ -15,6 +15,7 @@ mod damage;
 mod demo;
 mod duckdb;
 mod fsck;
+mod erase;
 mod hostile;
 mod redelivery;
 mod redrive;

@@ -5,6 +5,7 @@
 //! | none: it cannot be judged | – | quarantined |
 //! | neither in a live file nor before it in this commit | – | a row |
 //! | there already | the same | a duplicate |
+//! | there already, erased since | any | a duplicate: what it was cannot be compared any more, and must not come back |
 //! | there already | another | a conflict |
 //!
 //! Files of all months are asked: with another content a change may stand in another month.
@@ -25,7 +26,7 @@ use super::read::Reading;
 use super::source::Record;
 use crate::bucket::Objects;
 use crate::log::{ShardRange, State};
-use crate::rows::row::Place;
+use crate::rows::row::{ERASED, Place};
 use crate::rows::{ArchivedRow, lookup};
 
 /// Files that are looked into at a time, and objects that are written at a time.
@@ -71,7 +72,9 @@ pub async fn sort<O: Objects>(
             let content = judged.change.content_hash().0;
             match seen.get(&judged.key) {
                 Some(found) if *found == content && bugs::on(Bug::TallySkipsDuplicates) => range.records -= 1,
-                Some(found) if *found == content || bugs::on(Bug::ConflictIsADuplicate) => range.duplicates += 1,
+                Some(found) if *found == content || *found == ERASED || bugs::on(Bug::ConflictIsADuplicate) => {
+                    range.duplicates += 1
+                }
                 Some(_) => {
                     range.conflicts += 1;
                     let name = quarantine::conflict_key(&reading.shard, &record.sequence);

@@ -126,6 +126,8 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
     Audit(super::audit::AuditArgs),
     /// Bring in the items whose INSERT was never captured.
     Backfill(super::backfill::BackfillArgs),
+    /// Take an item's personal data out of the archive; no total changes.
+    Erase(super::erase::Erase),
     /// The exact list of the archive's live files, one per line.
     #[command(after_help = "While a month is being compacted a glob sees events twice; this list never does.")]
     Files {

@@ -16,6 +16,7 @@ use crate::bucket::BucketError;
 use crate::compact::CompactError;
 use crate::context::{Context, ContextError};
 use crate::contributions::Scope;
+use crate::erase::{EraseError, KeyError};
 use crate::explain::AsOfError;
 use crate::fsck::FsckError;
 use crate::recompute::{RecomputeError, recompute};
@@ -115,6 +116,12 @@ pub enum CommandError {
     /// A replay.
     #[error(transparent)]
     Replay(Box<crate::replay::ReplayError>),
+    /// Erasure.
+    #[error(transparent)]
+    Erase(Box<EraseError>),
+    /// An item's key, as typed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Compaction.
     #[error(transparent)]
     Compact(#[from] CompactError),
@@ -143,6 +150,12 @@ pub enum CommandError {
     Json(#[from] serde_json::Error),
 }
 
+impl From<EraseError> for CommandError {
+    fn from(error: EraseError) -> Self {
+        Self::Erase(Box::new(error))
+    }
+}
+
 impl CommandError {
     /// The exit code: bad usage where the command line or the definition is wrong, else undecided.
     pub fn exit(&self) -> Exit {
@@ -157,6 +170,7 @@ impl CommandError {
             Self::Redrive(error) => super::redrive::exit(error),
             Self::Replay(error) => super::replay::exit(error),
             Self::PlanFile { .. }
+            | Self::Key(_)
             | Self::Repair(RepairError::Plan(_))
             | Self::AsOf(AsOfError::Moment(_))
             | Self::Fsck(FsckError::OtherDefinition { .. })
@@ -245,6 +259,7 @@ pub async fn run(
         Command::Compact(args) => super::compact::run(context, &args, format, out, says).await,
         Command::Audit(args) => super::audit::run(context, args, format, out, says).await,
         Command::Backfill(args) => super::backfill::run(context, args, format, out, says).await,
+        Command::Erase(args) => super::erase::run(context, &args, format, out, says).await,
         Command::Files { month } => files(context, month, format, out).await,
     }
 }

@@ -16,6 +16,7 @@ pub mod audit;
 pub mod backfill;
 pub mod commands;
 pub mod compact;
+pub mod erase;
 pub mod explain;
 pub mod fsck;
 pub mod progress;

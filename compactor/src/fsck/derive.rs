@@ -6,7 +6,7 @@ use recount_schemas::{Definition, EventKey, Month};
 
 use super::columns::{Columns, amount, number, text};
 use crate::rows::ArchivedRow;
-use crate::rows::row::Place;
+use crate::rows::row::{ERASED, Place};
 
 /// Makes rows anew.
 #[derive(Debug, Default)]
@@ -26,6 +26,9 @@ impl Deriver {
         definition: &Definition,
     ) -> Result<Option<u128>, String> {
         let Some(deep) = &columns.deep else { return Ok(None) };
+        if content == ERASED {
+            return Ok(None); // its record was taken away; the log proved that it counts as before
+        }
         let (Some(id), Some(envelope), Some(arrived_us)) =
             (text(&deep.ids, i), text(&deep.envelopes, i), number(&deep.arrived, i))
         else {

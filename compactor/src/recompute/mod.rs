@@ -24,6 +24,7 @@ use crate::contributions::reader::{MAX_MERGED, live_files, open};
 use crate::contributions::spill::Sorter;
 use crate::log::{AddedFile, State};
 use crate::rows::RowsError;
+use crate::rows::row::ERASED;
 use crate::usage::{Usage, UsageError};
 
 pub use fold::{Fold, FoldRow, Repeated};
@@ -142,7 +143,7 @@ async fn fold_month<O: Objects>(
             fold.row(&FoldRow {
                 group: row.group.as_deref(),
                 key: row.key,
-                content: row.rows.content(row.index),
+                content: row.rows.content(row.index).filter(|content| *content != ERASED),
                 file: &row.rows.file,
                 contributions: &row.rows.contributions(row.index, definition)?,
             })?;
@@ -159,7 +160,7 @@ async fn fold_month<O: Objects>(
                 let (key, value) = fold::encode(&FoldRow {
                     group: rows.group(i),
                     key: rows.key(i)?,
-                    content: rows.content(i),
+                    content: rows.content(i).filter(|content| *content != ERASED),
                     file: &target,
                     contributions: &rows.contributions(i, definition)?,
                 })?;

@@ -106,6 +106,9 @@ fn adds(
     if kept.format > quarantine::FORMAT {
         return Err(malformed(format!("it is of format {}", kept.format)));
     }
+    if kept.data.is_empty() {
+        return Ok(Vec::new()); // erased since: of a conflict nothing else is empty
+    }
     let record = match kept.raw {
         true => kept.data.into_bytes(),
         false => STANDARD.decode(&kept.data).map_err(|e| malformed(e.to_string()))?,

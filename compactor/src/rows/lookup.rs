@@ -26,7 +26,7 @@ use crate::log::AddedFile;
 pub struct Found {
     /// Its key.
     pub key: EventKey,
-    /// The hash of its content: equal for a duplicate, another for a conflict.
+    /// The hash of its content: equal for a duplicate, another for a conflict, [`ERASED`](super::row::ERASED) for either.
     pub content: [u8; 16],
 }
 

@@ -115,6 +115,9 @@ impl ArchivedRow {
     }
 }
 
+/// The content hash of a row whose data was erased. Whatever comes with its key is a duplicate of it.
+pub const ERASED: [u8; 16] = [0; 16];
+
 /// 128 bits of BLAKE3 over a row's content hash and event key.
 pub fn row_hash(content: &[u8; 16], key: EventKey) -> u128 {
     first_128(blake3::Hasher::new().update(content).update(key.as_bytes()))

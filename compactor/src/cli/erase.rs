@@ -1,0 +1,120 @@
+//! `recount erase`.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Args;
+use recount_schemas::Month;
+use recount_schemas::terminal::shown_line;
+
+use super::args::Format;
+use super::commands::{CommandError, Exit, write};
+use super::tables::{drawn, grouped, table};
+use crate::context::Context;
+use crate::erase::{EraseReport, Eraser, ItemKey, Rows};
+
+/// See `recount compact`.
+const LIFE: Duration = Duration::from_secs(40 * 60);
+/// Kept records that a table names.
+const NAMED: usize = 20;
+
+/// What can be typed behind `recount erase`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(
+    after_help = "Rows of an item lose its key, images, user identity and envelope; they count as before, and no total changes. Records of it in
+quarantine and among the conflicts lose their data. With --confirm it archives to the tip first, so that what the stream holds
+now is found. What the stream, noncurrent versions and backups still hold: infra/runbooks/erase.md.
+
+Examples:
+  recount erase scan_id=s-17                      what would be erased; nothing is changed
+  recount erase scan_id=s-17 --confirm            erase it; the replaced files stay for the grace
+  recount erase scan_id=s-17 --grace 0 --confirm  and delete the replaced files at once
+  recount erase '{\"pk\":\"a\",\"sk\":{\"N\":\"7\"}}'     a key as JSON, plain or as DynamoDB types it
+  recount erase --before 2025-01 --confirm        the same for every row of the months before January 2025
+
+Ends with 0 when nothing is left to erase, with 1 when a plan is shown that has something to erase, with 2 when not all was done."
+)]
+pub struct Erase {
+    /// The item's key: name=value for each of its attributes, or JSON.
+    #[arg(value_name = "KEY", required_unless_present = "before", conflicts_with = "before")]
+    pub key: Vec<String>,
+    /// All rows of the months before this one, as 2025-01.
+    #[arg(long, value_name = "MONTH")]
+    pub before: Option<Month>,
+    /// Whether the replaced files are deleted at once (0) or by a compaction after this: 24h, 0.
+    #[arg(long, value_name = "DURATION", value_parser = super::compact::duration, default_value = "24h")]
+    pub grace: Duration,
+    /// Do it.
+    #[arg(long)]
+    pub confirm: bool,
+}
+
+/// Runs it.
+pub async fn run(
+    context: &Context,
+    args: &Erase,
+    format: Format,
+    out: &mut (dyn Write + Send),
+    says: &(dyn Fn(&str) + Sync),
+) -> Result<Exit, CommandError> {
+    let rows = match args.before {
+        Some(month) => Rows::Before(month),
+        None => Rows::Item(ItemKey::parse(&args.key, &context.definition)?),
+    };
+    let eraser = Eraser::new(context.bucket.clone(), context.definition.clone(), context.host.clone(), LIFE);
+    let report = match args.confirm {
+        true => {
+            says("archiving to the tip of the stream");
+            context.archive().await?;
+            says("erasing");
+            eraser.run(&rows, args.grace.is_zero()).await?
+        }
+        false => eraser.plan(&rows).await?,
+    };
+    write(out, format, &report, shown)?;
+    Ok(match (report.finished, report.confirmed) {
+        (true, _) => Exit::Clean,
+        (false, false) => Exit::Findings,
+        (false, true) => Exit::Undecided,
+    })
+}
+
+/// A report for people.
+fn shown(report: &EraseReport) -> String {
+    let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    if !report.months.is_empty() {
+        let mut months = table(&["month", "rows", "files", "bytes"].map(str::to_owned), 1);
+        for (month, told) in &report.months {
+            months.add_row([month.to_string(), number(told.rows), number(told.files), number(told.bytes)]);
+        }
+        let _ = writeln!(text, "{}\n", drawn(&months));
+    }
+    for name in report.kept.iter().take(NAMED) {
+        let _ = writeln!(text, "{}", shown_line(name));
+    }
+    let rows: u64 = report.months.values().map(|month| month.rows).sum();
+    let verb = if report.confirmed { "erased" } else { "to be erased" };
+    let _ = writeln!(text, "{} rows and {} kept records {verb}", number(rows), number(report.kept_count));
+    if report.deleted > 0 {
+        let _ = writeln!(text, "{} replaced files deleted", number(report.deleted));
+    }
+    if report.waiting > 0 {
+        let waiting = number(report.waiting);
+        let _ = writeln!(
+            text,
+            "{waiting} replaced files still hold the data: `recount compact --confirm` deletes them after the grace"
+        );
+    }
+    if !report.finished {
+        let next = if report.confirmed {
+            "not all was erased; run it again"
+        } else {
+            "nothing was changed; --confirm does it"
+        };
+        let _ = writeln!(text, "{next}");
+    }
+    text
+}

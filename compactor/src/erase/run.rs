@@ -1,0 +1,256 @@
+//! A run: find the rows, write their files anew, prove, put one entry a month, delete the old files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use recount_schemas::archive::events_schema;
+use recount_schemas::host::{Deadline, SharedHost};
+use recount_schemas::{Definition, Month};
+use serde::Serialize;
+
+use super::select::Rows;
+use super::strip::{BY, chosen, strip};
+use super::{EraseError, aside};
+use crate::archive::ArchiveError;
+use crate::archive::life::Life;
+use crate::bucket::{Bucket, Objects};
+use crate::commit::{self, Committer};
+use crate::compact::CompactError;
+use crate::compact::delete::{delete, removed};
+use crate::compact::replace::Replacement;
+use crate::log::state::WINDOW;
+use crate::log::{AddedFile, Kind, LogStore, State, names};
+use crate::rows::{FileWriter, Written, prove, read_by};
+
+/// Rows of a batch.
+const BATCH: usize = 1_024;
+/// How often a month is begun again because somebody replaced its files meanwhile.
+const TRIES: usize = 5;
+/// See `compact`: others may put entries faster than files are written.
+const WINDOW_LEFT: u64 = 16;
+
+/// What an erasure would do, or did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct EraseReport {
+    /// Whether it was to change anything.
+    pub confirmed: bool,
+    /// Of each month, the rows and the files they are in.
+    pub months: BTreeMap<Month, Erased>,
+    /// The records kept in quarantine and as conflicts: the names of their objects.
+    pub kept: Vec<String>,
+    /// How many of these there are.
+    pub kept_count: u64,
+    /// Replaced files deleted.
+    pub deleted: u64,
+    /// Replaced files that still hold what was erased: the next compaction after the grace deletes them.
+    pub waiting: u64,
+    /// Whether nothing is left to erase.
+    pub finished: bool,
+}
+
+/// Of one month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Erased {
+    /// The rows.
+    pub rows: u64,
+    /// The files that they are in.
+    pub files: u64,
+    /// The size of these, in bytes.
+    pub bytes: u64,
+}
+
+/// Erases personal data from an archive.
+#[derive(Debug, Clone)]
+pub struct Eraser<O = Bucket> {
+    objects: O,
+    definition: Arc<Definition>,
+    host: SharedHost,
+    life: Duration,
+}
+
+impl<O: Objects> Eraser<O> {
+    /// An eraser whose runs may write for `life`.
+    pub fn new(objects: O, definition: Arc<Definition>, host: SharedHost, life: Duration) -> Self {
+        Self { objects, definition, host, life }
+    }
+
+    /// What a run would erase. Nothing is written.
+    pub async fn plan(&self, rows: &Rows) -> Result<EraseReport, EraseError> {
+        let log = LogStore::new(self.objects.clone(), self.host.clone());
+        let state = log.read_to_head().await.map_err(CompactError::from)?;
+        let mut report = EraseReport::default();
+        for month in months(&state, rows) {
+            let found = self.find(&state, month, rows).await?;
+            note(&mut report, month, &found);
+        }
+        let life = Life::begin(self.host.clone(), self.life, Deadline::NONE);
+        self.kept(rows, false, &life, &mut report).await?;
+        report.finished = report.months.is_empty() && report.kept_count == 0;
+        Ok(report)
+    }
+
+    /// Erases. With `at_once` the replaced files are deleted in the end, under whoever reads them at that moment.
+    pub async fn run(&self, rows: &Rows, at_once: bool) -> Result<EraseReport, EraseError> {
+        let life = Life::begin(self.host.clone(), self.life, Deadline::NONE);
+        let log = LogStore::new(self.objects.clone(), self.host.clone());
+        let committer = Committer {
+            objects: &self.objects,
+            log: &log,
+            definition: self.definition.hash(),
+            catalog: None,
+            host: &self.host,
+            life: &life,
+        };
+        let mut state = log.read_to_head().await.map_err(CompactError::from)?;
+        committer.finish(&mut state).await.map_err(CompactError::from)?;
+        let mut report = EraseReport { confirmed: true, finished: true, ..EraseReport::default() };
+        for month in months(&state, rows) {
+            report.finished &= self.month(month, rows, &committer, &mut state, &mut report).await?;
+        }
+        self.kept(rows, true, &life, &mut report).await?;
+        // Also of a run that died before it came here.
+        for month in months(&state, rows) {
+            let old = removed(&self.objects, &log, &state, month).await?;
+            if at_once {
+                report.deleted += delete(&self.objects, old, &life).await?.files;
+            } else {
+                report.waiting += old.values().map(Vec::len).sum::<usize>() as u64;
+            }
+        }
+        Ok(report)
+    }
+
+    async fn kept(
+        &self,
+        rows: &Rows,
+        confirmed: bool,
+        life: &Life,
+        report: &mut EraseReport,
+    ) -> Result<(), EraseError> {
+        if let Rows::Item(key) = rows {
+            let now =
+                jiff::Timestamp::from_millisecond(self.host.now_ms()).map(|now| now.to_string()).unwrap_or_default();
+            let kept = aside::erase(&self.objects, key, &now, confirmed, life).await?;
+            (report.kept, report.kept_count) = (kept.names, kept.count);
+        }
+        Ok(())
+    }
+
+    /// The month's files with such rows, and how many.
+    async fn find(&self, state: &State, month: Month, rows: &Rows) -> Result<Vec<(AddedFile, u64)>, EraseError> {
+        let mut found = Vec::new();
+        for live in state.files.get(&month).into_iter().flat_map(BTreeMap::values) {
+            let mut batches = std::pin::pin!(read_by(&self.objects, &live.file, &BY, BATCH));
+            let mut count = 0;
+            while let Some(batch) = batches.try_next().await.map_err(CompactError::from)? {
+                let chosen = chosen(&batch, rows, &self.definition, &live.file.target)?;
+                count += chosen.iter().filter(|chosen| **chosen).count() as u64;
+            }
+            if count > 0 {
+                found.push((live.file.clone(), count));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether nothing is left of the month.
+    async fn month(
+        &self,
+        month: Month,
+        rows: &Rows,
+        committer: &Committer<'_, O>,
+        state: &mut State,
+        report: &mut EraseReport,
+    ) -> Result<bool, EraseError> {
+        for _ in 0..TRIES {
+            let found = self.find(state, month, rows).await?;
+            if found.is_empty() {
+                return Ok(true);
+            }
+            let mut replacement = Replacement {
+                kind: Kind::Erasure,
+                origin: Some(origin(rows)),
+                month,
+                base: state.next,
+                token: commit::token(&self.host),
+                inputs: BTreeSet::new(),
+                outputs: Vec::new(),
+            };
+            let mut done = Vec::new();
+            for (file, count) in found {
+                if state.next + WINDOW_LEFT >= replacement.base + WINDOW {
+                    break;
+                }
+                let source = names::staged(replacement.base, &replacement.token, replacement.outputs.len());
+                let written = self.rewrite(&file, rows, &source, committer.life).await?;
+                committer.log.catch_up(state).await.map_err(CompactError::from)?;
+                committer.finish(state).await.map_err(CompactError::from)?;
+                replacement.outputs.push((source, written));
+                replacement.inputs.insert(file.target.clone());
+                done.push((file, count));
+            }
+            if !replacement.stands(state) {
+                continue;
+            }
+            let ended = committer.commit(&replacement, state).await.map_err(CompactError::from)?;
+            if let commit::Outcome::Committed(_) = ended.outcome {
+                note(report, month, &done);
+            }
+        }
+        Ok(self.find(state, month, rows).await?.is_empty())
+    }
+
+    /// Writes a file anew without the data of such rows, and proves that it counts as before.
+    async fn rewrite(&self, file: &AddedFile, rows: &Rows, source: &str, life: &Life) -> Result<Written, EraseError> {
+        if file.fingerprint.counts.is_none() {
+            return Err(EraseError::Unproven(file.month));
+        }
+        let schema = events_schema(&self.definition);
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let mut batches = std::pin::pin!(read_by(&self.objects, file, &columns, BATCH));
+        let mut writer = FileWriter::new(&self.definition, file.month).map_err(CompactError::from)?;
+        while let Some(batch) = batches.try_next().await.map_err(CompactError::from)? {
+            life.check().map_err(CompactError::from)?;
+            let chosen = chosen(&batch, rows, &self.definition, &file.target)?;
+            writer.write(&strip(&batch, &chosen, &self.definition, &file.target)?).map_err(CompactError::from)?;
+        }
+        let bytes = writer.finish().map_err(CompactError::from)?;
+        let mut written = prove(&self.definition, file.month, bytes).map_err(CompactError::from)?;
+        let (before, after) = (&file.fingerprint, &written.fingerprint);
+        if (before.rows, before.counts, &before.sums) != (after.rows, after.counts, &after.sums) {
+            let what = format!("what the rows of {} count", file.target);
+            return Err(CompactError::Differs { month: file.month, what }.into());
+        }
+        life.check().map_err(CompactError::from)?;
+        let put = self.objects.put(source, std::mem::take(&mut written.bytes)).await;
+        put.map_err(|error| CompactError::Archive(ArchiveError::Bucket(error)))?;
+        Ok(written)
+    }
+}
+
+/// What the log says of an erasure: nothing of whom it is about.
+fn origin(rows: &Rows) -> String {
+    match rows {
+        Rows::Item(_) => "erase".to_owned(),
+        Rows::Before(month) => format!("erase before {month}"),
+    }
+}
+
+fn months(state: &State, rows: &Rows) -> Vec<Month> {
+    let within = |month: &Month| match rows {
+        Rows::Item(_) => true,
+        Rows::Before(before) => month < before,
+    };
+    state.files.keys().copied().filter(within).collect()
+}
+
+fn note(report: &mut EraseReport, month: Month, files: &[(AddedFile, u64)]) {
+    for (file, rows) in files {
+        let told = report.months.entry(month).or_default();
+        told.rows += rows;
+        told.files += 1;
+        told.bytes += file.bytes;
+    }
+}

@@ -1,0 +1,173 @@
+//! Erasure against a bucket in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use recount_schemas::host::Deadline;
+
+use super::{EraseReport, Eraser, ItemKey, Rows};
+use crate::archive::world::{World, archived, block_on, state};
+use crate::log::{Kind, names};
+use crate::rows::testing::{NOVEMBER, definition, record};
+
+fn item(id: &str) -> Rows {
+    Rows::Item(ItemKey::parse(&[format!("scan_id={id}")], &definition()).unwrap())
+}
+
+fn erase(world: &World, rows: &Rows, at_once: bool) -> EraseReport {
+    let life = Duration::from_secs(900);
+    let eraser = Eraser::new(world.objects.clone(), Arc::new(definition()), world.host.clone(), life);
+    let planned = block_on(eraser.plan(rows)).unwrap();
+    let report = block_on(eraser.run(rows, at_once)).unwrap();
+    assert_eq!((&planned.months, planned.kept_count), (&report.months, report.kept_count), "as planned");
+    report
+}
+
+/// Whether any object of the bucket holds the text: Parquet pages are decompressed first.
+fn holds(world: &World, text: &str) -> Vec<String> {
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    let in_file = |bytes: bytes::Bytes| {
+        let batches = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+        let mut batches = batches.map(|batch| format!("{:?}", batch.unwrap()));
+        batches.any(|batch| batch.contains(text))
+    };
+    let held = |name: &String| {
+        let bytes = world.objects.bytes(name).unwrap();
+        match name.ends_with(".parquet") {
+            true => in_file(bytes),
+            false => String::from_utf8_lossy(&bytes).contains(text),
+        }
+    };
+    world.objects.keys("").into_iter().filter(held).collect()
+}
+
+fn secret(id: &str, at: i64) -> String {
+    record(id, Some("acme"), at, "7")
+        .replace(r#""userIdentity":null"#, &format!(r#""userIdentity":{{"principalId":"of-{id}"}}"#))
+}
+
+#[test]
+fn invariant_7_an_items_rows_lose_its_data_and_count_as_before() {
+    let world = World::new();
+    let shard = world.stream.open_shards().remove(0);
+    for (i, id) in ["person-1", "other-2", "person-1", "other-3"].iter().enumerate() {
+        // Each change of an item has an event ID of its own.
+        let text = secret(id, NOVEMBER + i as i64 * 1_000)
+            .replace(&format!(r#""eventID":"{id}""#), &format!(r#""eventID":"e{i}""#));
+        world.stream.put(&shard, &text);
+        world.run();
+    }
+    let before = state(&world.objects, &world.host);
+    let sum = |state: &crate::log::State| {
+        let mut all = crate::log::Fingerprint::default();
+        state.live().for_each(|live| all.add(&live.file.fingerprint).unwrap());
+        (all.rows, all.counts, all.sums)
+    };
+    assert!(!holds(&world, "person-1").is_empty());
+    let report = erase(&world, &item("person-1"), true);
+    assert!(report.finished && report.waiting == 0 && report.deleted > 0, "{report:?}");
+    assert_eq!(report.months.values().map(|month| (month.rows, month.files)).collect::<Vec<_>>(), [(2, 2)]);
+    let after = state(&world.objects, &world.host);
+    assert_eq!(sum(&after), sum(&before), "no total changes");
+    assert_eq!(archived(&world.objects, &after).len(), 4);
+    assert_eq!(
+        after.last.as_ref().map(|entry| (entry.kind, entry.origin.as_deref())),
+        Some((Kind::Erasure, Some("erase")))
+    );
+    assert_eq!(holds(&world, "person-1"), Vec::<String>::new());
+    assert!(!holds(&world, "other-2").is_empty() && !holds(&world, "of-other-3").is_empty());
+
+    // Again: nothing is left. What comes again with an erased key is a duplicate, and its data comes to nobody.
+    assert_eq!(erase(&world, &item("person-1"), true).months.len(), 0);
+    let again = secret("person-1", NOVEMBER).replace(r#""eventID":"person-1""#, r#""eventID":"e0""#);
+    world.stream.put(&shard, &again);
+    world.stream.put(&shard, &again.replace(r#"{"N":"7"}"#, r#"{"N":"8"}"#));
+    let report = world.run();
+    assert_eq!((report.duplicates, report.conflicts, report.rows), (2, 0, 0));
+    assert_eq!(holds(&world, "person-1"), Vec::<String>::new());
+
+    // A compaction keeps erased rows as they are.
+    block_on(world.compactor(&world.objects, Duration::ZERO).run(None, Deadline::NONE)).unwrap();
+    assert_eq!(sum(&state(&world.objects, &world.host)), sum(&before));
+}
+
+#[test]
+fn kept_records_of_an_item_lose_their_data_and_stay_where_they_are() {
+    let world = World::new();
+    let shard = world.stream.open_shards().remove(0);
+    world.stream.put(&shard, &secret("person-1", NOVEMBER));
+    world.stream.put(&shard, &secret("person-1", NOVEMBER).replace(r#"{"N":"7"}"#, r#"{"N":"8"}"#));
+    world.stream.put(&shard, &secret("person-1", NOVEMBER + 1).replace(r#""bytes":{"N":"7"}"#, r#""bytes":{"S":"x"}"#));
+    world.stream.put(&shard, "no record of person-1 at all");
+    world.stream.put(&shard, "no record of another");
+    world.run();
+    let kept = || [world.objects.keys("quarantine/"), world.objects.keys("conflicts/")].concat();
+    assert_eq!(kept().len(), 4);
+    let names = kept();
+    let report = erase(&world, &item("person-1"), true);
+    assert_eq!((report.kept_count, report.kept.len()), (3, 3), "{report:?}");
+    assert_eq!(kept(), names);
+    for name in &report.kept {
+        let kept: recount_schemas::quarantine::Quarantined =
+            serde_json::from_slice(&world.objects.bytes(name).unwrap()).unwrap();
+        assert!(kept.data.is_empty() && kept.reason.to_string().contains("erased on"), "{kept:?}");
+    }
+    assert_eq!(erase(&world, &item("person-1"), true).kept_count, 0);
+    let (definition, scope) = (definition(), Default::default());
+    let variants = crate::reconcile::evidence::variants(&world.objects, &definition, &scope);
+    assert!(block_on(variants).unwrap().is_empty(), "an erased conflict says nothing");
+}
+
+#[test]
+fn months_before_one_lose_all_their_data() {
+    let world = World::new();
+    let shard = world.stream.open_shards().remove(0);
+    for (id, at) in
+        [("old-1", NOVEMBER - 40 * 86_400_000_000), ("old-2", NOVEMBER - 86_400_000_000), ("new-1", NOVEMBER)]
+    {
+        world.stream.put(&shard, &secret(id, at));
+    }
+    world.run();
+    let report = erase(&world, &Rows::Before("2026-11".parse().unwrap()), false);
+    assert_eq!(report.months.len(), 2);
+    assert_eq!((report.deleted, report.waiting), (0, 2));
+    let log = state(&world.objects, &world.host);
+    assert_eq!(archived(&world.objects, &log).len(), 3);
+    block_on(world.compactor(&world.objects, Duration::ZERO).run(None, Deadline::NONE)).unwrap();
+    // Event IDs stay; what said who it was is gone.
+    assert_eq!(holds(&world, "of-old"), Vec::<String>::new());
+    assert_eq!(holds(&world, "of-new-1").len(), 1);
+    assert!(world.objects.keys(names::STAGING).is_empty());
+}
+
+/// Under `net` the images decide what a row counts: they keep the attributes that do, and nothing else.
+#[tokio::test]
+async fn under_net_the_images_keep_what_counts() {
+    use super::strip::{chosen, strip};
+    use crate::rows::row::Place;
+    use crate::rows::{ArchivedRow, prove, write};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    let text = "[source]\ntable='scans'\nkey=['scan_id']\n[fold]\ngroup_by='project_id'\noccurred_at='scanned_at'\nsum=['bytes']\ncount='net'";
+    let definition = recount_schemas::Definition::parse(text, "recount.toml").unwrap();
+    let text = secret("person-1", NOVEMBER);
+    let judged = definition.judge(text.as_bytes(), NOVEMBER + 1_000_000).unwrap();
+    let place = Place { shard: "s".parse().unwrap(), sequence: "1".parse().unwrap(), arrived_us: NOVEMBER + 1_000_000 };
+    let row = ArchivedRow::new(&definition, &judged, judged.change.content_hash().0, &text, place);
+    let written = write(&definition, row.month, vec![row]).unwrap().unwrap();
+    let batch = ParquetRecordBatchReaderBuilder::try_new(written.bytes.clone()).unwrap().build().unwrap().next();
+    let batch = batch.unwrap().unwrap();
+    let rows = Rows::Item(ItemKey::parse(&["scan_id=person-1".to_owned()], &definition).unwrap());
+    let mask = chosen(&batch, &rows, &definition, "f").unwrap();
+    let stripped = strip(&batch, &mask, &definition, "f").unwrap();
+    let shown = format!("{stripped:?}");
+    assert!(!shown.contains("scan_id") && shown.contains("project_id") && shown.contains("scanned_at"), "{shown}");
+    let mut writer = crate::rows::FileWriter::new(&definition, written.month).unwrap();
+    writer.write(&stripped).unwrap();
+    let erased = prove(&definition, written.month, writer.finish().unwrap()).unwrap();
+    assert_eq!(
+        (erased.fingerprint.counts, &erased.fingerprint.sums),
+        (written.fingerprint.counts, &written.fingerprint.sums)
+    );
+    assert_ne!(erased.fingerprint.hash, written.fingerprint.hash);
+    assert!(!chosen(&stripped, &rows, &definition, "f").unwrap()[0], "it is erased once");
+}
