@@ -83,7 +83,7 @@ async fn commit(
     for i in range.clone() {
         let record = record(i, month);
         let arrived_us = NOVEMBER + 40 * 86_400_000_000;
-        let judged = definition.judge(record.as_bytes(), arrived_us)?;
+        let judged = definition.judge(record.as_bytes(), arrived_us).map_err(|reason| anyhow::anyhow!("{reason}"))?;
         let place = Place { shard: "shardId-000000000000".parse()?, sequence: sequence(i + 1)?, arrived_us };
         rows.push(ArchivedRow::new(definition, &judged, judged.change.content_hash().0, &record, place));
     }
