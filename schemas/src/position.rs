@@ -85,8 +85,13 @@ impl ShardId {
     /// Whether this is no shard of a stream, but the name of a place beside it. The consumer never comes to a record there: it
     /// is counted by whoever brought it into the archive, or not at all.
     pub fn is_beside_the_stream(&self) -> bool {
-        self.0.starts_with(RELAY_PREFIX) || self.0.starts_with(BACKFILL_PREFIX)
+        is_beside_the_stream(&self.0)
     }
+}
+
+/// The same of a shard's text.
+pub fn is_beside_the_stream(shard: &str) -> bool {
+    shard.starts_with(RELAY_PREFIX) || shard.starts_with(BACKFILL_PREFIX)
 }
 
 /// The text is not a shard identifier.

@@ -10,6 +10,7 @@
 //!
 //! Equal neighbours are in order here: that a key stands twice is another finding.
 
+use recount_schemas::position::is_beside_the_stream;
 use recount_schemas::{Amount, Definition, EventKey, Month};
 
 use super::columns::{Columns, amount, text};
@@ -24,17 +25,15 @@ use crate::rows::row::row_hash;
 pub struct Allowed {
     /// The ranges of the entries that read them.
     pub read: Positions,
-    /// For a file with rows that entries brought by another way: the ranges of the whole log, where redriven records stood.
+    /// For a file with rows that entries brought by another way: the ranges of the whole log, where redriven records stood. Those
+    /// that were backfilled, or too large for the stream, stand beside it.
     pub anywhere: Option<Positions>,
 }
-
-/// What the shards of backfilled rows begin with: they came from no stream.
-pub const BACKFILLED: &str = "backfill-";
 
 impl Allowed {
     fn has(&self, shard: &str, sequence: &str) -> bool {
         self.read.has(shard, sequence)
-            || self.anywhere.as_ref().is_some_and(|all| shard.starts_with(BACKFILLED) || all.has(shard, sequence))
+            || self.anywhere.as_ref().is_some_and(|all| is_beside_the_stream(shard) || all.has(shard, sequence))
     }
 }
 

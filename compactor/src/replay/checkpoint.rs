@@ -241,10 +241,13 @@ mod tests {
         Stream { arn: "arn".to_owned(), created_ms }
     }
 
-    fn state(lives: &[(i64, &[(&str, u64, bool)])]) -> State {
+    /// A shard: its name, its last record, whether it is closed.
+    type End = (&'static str, u64, bool);
+
+    fn state(lives: &[(i64, &[End])]) -> State {
         let mut state = State::default();
         for (created_ms, shards) in lives {
-            let end = |(name, to, closed): &(&str, u64, bool)| {
+            let end = |(name, to, closed): &End| {
                 (shard(name), ShardEnd { to: Some(number(*to)), closed: *closed, caught_up_ms: None })
             };
             let end = StreamEnd { retention_hours: None, shards: shards.iter().map(end).collect() };
