@@ -21,7 +21,6 @@
 //! - [`redrive`]: quarantined records through the path again, after a fix.
 //! - [`replay`]: archived changes back into a stream, and over to the live one.
 //! - [`explain`]: the events that make a number. [`why`](mod@why): one event's whole life. [`usage`]: the live totals themselves.
-//! - [`explain`]: the events that make a number. [`usage`]: the live totals themselves.
 //!
 //! What holds it against the source table:
 //!

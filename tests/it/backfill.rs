@@ -80,6 +80,8 @@ async fn capture_was_off_for_an_hour() {
     let another = capture.json(0, &["backfill", "--confirm", "--settle", "0"]);
     assert_eq!(number(&another["items"]), 0, "{another}");
     capture.agrees();
+    // The archive is sound with the new rows.
+    assert_eq!(capture.json(0, &["fsck"])["verdict"], "clean");
     let recomputed = capture.json(0, &["recompute"]);
     assert_eq!(crate::support::process::months(&recomputed), capture.expected());
 }

@@ -72,9 +72,12 @@ pub struct Report {
     pub archived_items: u64,
     /// How many items were suspects at the first look, and were looked at again.
     pub looked_at_again: u64,
-    /// Archived changes whose item cannot be told: they have neither keys nor an image.
+    /// Archived changes whose item cannot be told: they have neither keys nor an image, most since they were erased.
     #[serde(skip_serializing_if = "is_zero")]
     pub without_key: u64,
+    /// Items that would be findings, but for an erased INSERT that may be theirs.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub may_be_erased: u64,
     /// What is wrong.
     pub findings: Vec<Finding>,
     /// Suspects that were not looked at again, for want of room: repeat the audit when the findings are dealt with.

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use recount_schemas::definition::OccurredAt;
 use recount_schemas::{EventKey, Group, Month};
 
 use super::again::{Items, quarantined};
@@ -26,7 +27,7 @@ use crate::contributions::reader::live_files;
 use crate::contributions::spill::Sorter;
 use crate::items::read::{changes, without};
 use crate::items::walk::{push_change, push_seen};
-use crate::items::{Seen, Side, State, Walk};
+use crate::items::{Seen, Side, State, Unnamed, Walk};
 use crate::log::{AddedFile, State as LogState};
 use crate::reconcile::Verdict;
 use crate::table::item::{Binary, ItemHash, hash, item_hash, key_text, parse};
@@ -109,6 +110,7 @@ pub async fn audit(context: &Context, options: &Options, says: &(dyn Fn(&str) + 
         archived_items: 0,
         looked_at_again: 0,
         without_key: 0,
+        may_be_erased: 0,
         findings: Vec::new(),
         more: 0,
         counts: Vec::new(),
@@ -121,7 +123,9 @@ pub async fn audit(context: &Context, options: &Options, says: &(dyn Fn(&str) + 
         report.changes += 1;
         Ok(push_change(&mut sorter, &change)?)
     };
-    report.without_key = changes(&context.bucket, definition, files(&state, context)?.iter(), &omitted, push).await?;
+    let mut unnamed = Unnamed::default();
+    let all = files(&state, context)?;
+    changes(&context.bucket, definition, all.iter(), &omitted, &mut unnamed, push).await?;
     says("comparing");
     let began_us = options.reading.export.is_none().then_some(table.window.0);
     let mut suspects = compare(sorter, table.window, began_us, &mut report, &mut counts)?;
@@ -156,12 +160,13 @@ pub async fn audit(context: &Context, options: &Options, says: &(dyn Fn(&str) + 
             }
             Ok(())
         };
-        changes(&context.bucket, definition, new.iter(), &omitted, take).await?;
+        changes(&context.bucket, definition, new.iter(), &omitted, &mut unnamed, take).await?;
         suspects.retain(|suspect| suspect.verdict().is_some());
         state = next;
     }
     report.table.read_units += pace.units();
-    report.findings = findings(context, &table, &state, &suspects).await?;
+    report.without_key = unnamed.changes;
+    (report.findings, report.may_be_erased) = findings(context, &table, &state, &suspects, &unnamed).await?;
     let cells: BTreeSet<(Group, Month)> =
         report.findings.iter().filter_map(|finding| finding.group.clone().zip(finding.month)).collect();
     report.counts = cells
@@ -279,10 +284,12 @@ async fn findings(
     table: &Table,
     state: &LogState,
     suspects: &[Comparison],
-) -> Result<Vec<Finding>, AuditError> {
+    unnamed: &Unnamed,
+) -> Result<(Vec<Finding>, u64), AuditError> {
     if suspects.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     }
+    let mut may_be_erased = 0;
     let definition = &context.definition;
     let in_quarantine = quarantined(&context.bucket, definition).await?.unwrap_or_default();
     let keys: BTreeSet<EventKey> = suspects.iter().filter_map(|s| s.last.as_ref().map(|last| last.key)).collect();
@@ -293,10 +300,20 @@ async fn findings(
         let reason = in_quarantine.get(&suspect.hash);
         let kind = if reason.is_some() { Kind::Quarantined } else { verdict };
         let mut group = suspect.last.as_ref().and_then(|last| Some((last.group.clone()?, last.month)));
+        let mut occurred_us = None;
         if let (None, Some(seen)) = (&group, &suspect.seen) {
             let stored = table.spool.get(seen.part, seen.offset)?;
-            let reading = definition.read(&stored.json, stored.read_us).ok();
-            group = reading.map(|reading| (reading.group, reading.month));
+            if let Ok(reading) = definition.read(&stored.json, stored.read_us) {
+                // The creation time is not in the item.
+                let own = definition.occurred_at != OccurredAt::CreationTime;
+                occurred_us = own.then_some(reading.occurred_us);
+                group = Some((reading.group, reading.month));
+            }
+        }
+        let uninserted = matches!(verdict, Kind::NeverCaptured | Kind::InsertMissing);
+        if uninserted && group.as_ref().is_some_and(|(group, month)| unnamed.may_be(group, *month, occurred_us)) {
+            may_be_erased += 1;
+            continue;
         }
         let last = suspect.last.as_ref().and_then(|last| {
             let origin = located.get(&last.key)?;
@@ -320,5 +337,5 @@ async fn findings(
         let order = |f: &Finding| (f.kind, f.group.clone(), f.month, f.key.to_string());
         order(a).cmp(&order(b))
     });
-    Ok(findings)
+    Ok((findings, may_be_erased))
 }

@@ -9,6 +9,7 @@
 //!    | its captured INSERT | is `captured`: counted by the consumer |
 //!    | another captured change made before it was read | has `moved`: the next plan knows what is missing of it |
 //!    | another plan's row for it | is `backfilled` |
+//!    | an erased INSERT of its group's month | has `moved`: that may have been its own |
 //!
 //! 3. The rows that are left go into the archive by one entry of the log, which is put only if no rows came since step 2 looked;
 //!    else again from there. So of two plans, or two runs of one plan, only one can bring an item in.
@@ -34,8 +35,8 @@ use crate::audit::run::to_the_tip;
 use crate::bucket::Objects;
 use crate::commit::{Committer, Outcome, Proposal, token};
 use crate::context::Context;
-use crate::items::Change;
 use crate::items::read::changes;
+use crate::items::{Change, Unnamed};
 use crate::log::{AddedFile, Entry, Kind, LogStore, State, names};
 use crate::rows::row::Place;
 use crate::rows::{ArchivedRow, Written, lookup, write};
@@ -121,6 +122,8 @@ struct Since {
     files: BTreeSet<String>,
     changes: HashMap<ItemHash, Vec<Arrived>>,
     held: usize,
+    /// Those of them that were erased meanwhile.
+    unnamed: Unnamed,
 }
 
 #[derive(Debug)]
@@ -151,12 +154,17 @@ impl Since {
             }
             Ok(())
         };
-        changes(&context.bucket, &context.definition, new.iter(), &[], take).await?;
+        changes(&context.bucket, &context.definition, new.iter(), &[], &mut self.unnamed, take).await?;
         if self.held >= MAX_SINCE {
             return Err(BackfillError::Stale);
         }
         self.files.extend(new.into_iter().map(|file| file.target));
         Ok(())
+    }
+
+    /// Whether an INSERT that was erased meanwhile may be this row's: then only another plan can tell.
+    fn may_be_erased(&self, row: &ArchivedRow) -> bool {
+        row.group.as_ref().is_some_and(|group| self.unnamed.may_be(group, row.month, None))
     }
 
     /// Why an item of the plan is left out, if it is. `ours` is its own row's event key.
@@ -334,7 +342,8 @@ async fn archive(
         let mut left = Vec::new();
         let mut adding = there.clone();
         for row in rows.iter().filter(|row| !there.contains(&row.row.key)) {
-            match since.left(&row.missing, row.row.key) {
+            let erased = since.may_be_erased(&row.row).then_some(Left::Moved);
+            match since.left(&row.missing, row.row.key).or(erased) {
                 Some(why) => left.push((row, why)),
                 None => {
                     adding.insert(row.row.key);

@@ -25,7 +25,7 @@ use crate::contributions::spill::Sorter;
 use crate::items::change::Said;
 use crate::items::read::changes;
 use crate::items::walk::{push_change, push_seen};
-use crate::items::{Seen, Side, Walk};
+use crate::items::{Seen, Side, Unnamed, Walk};
 use crate::log::AddedFile;
 use crate::rows;
 use crate::table::item::{Binary, Item, item_hash, key_of, key_text, parse};
@@ -54,6 +54,7 @@ struct Making<'a> {
     cells: BTreeMap<Cell, Delta>,
     refused: BTreeMap<String, Refused>,
     kinds: [u64; 3],
+    unnamed: Unnamed,
 }
 
 /// Makes a plan and keeps it. `this_month`: where items have no time of their own, they count in the plan's month.
@@ -74,7 +75,8 @@ pub async fn make(
     says("reading the archive");
     let files = files(&state, context)?;
     let push = |change: crate::items::Change| Ok(push_change(&mut sorter, &change)?);
-    changes(&context.bucket, definition, files.iter(), &[], push).await?;
+    let mut unnamed = Unnamed::default();
+    changes(&context.bucket, definition, files.iter(), &[], &mut unnamed, push).await?;
 
     says("looking for what is missing");
     let mut making = Making {
@@ -85,6 +87,7 @@ pub async fn make(
         cells: BTreeMap::new(),
         refused: BTreeMap::new(),
         kinds: [0; 3],
+        unnamed,
     };
     let mut before: BTreeMap<EventKey, (String, i64)> = BTreeMap::new();
     let mut current: Option<Life> = None;
@@ -166,7 +169,7 @@ impl Making<'_> {
         let Some(seen) = &life.seen else { return Ok(()) };
         let image = table.spool.get(seen.part, seen.offset)?.json;
         let image = parse(&image, Binary::Once).ok_or_else(|| self.no_key())?;
-        let kind = if behind.is_some() { 2 } else { 0 };
+        let kind = if behind.is_some() { CAME_BACK } else { 0 };
         let event_id = event_id(&self.context.definition.table, &life.item, removal.as_deref());
         self.push(kind, event_id, life.item.clone(), image, behind, life.read_us).await
     }
@@ -195,6 +198,15 @@ impl Making<'_> {
                 return Ok(());
             }
         };
+        let own = definition.occurred_at != OccurredAt::CreationTime;
+        let erased = judged
+            .group
+            .as_ref()
+            .is_some_and(|group| self.unnamed.may_be(group, judged.month, own.then_some(judged.occurred_us)));
+        if erased && kind != CAME_BACK {
+            self.refuse(MAY_BE_ERASED, missing.item);
+            return Ok(());
+        }
         for (cell, delta) in judged.effect.contributions() {
             let sum = self.cells.entry(cell.clone()).or_insert_with(|| Delta::zero(definition.measures.len()));
             *sum = sum.checked_add(delta).ok_or(BackfillError::OutOfRange)?;
@@ -264,6 +276,10 @@ impl Making<'_> {
     }
 }
 
+/// Of the three kinds of what is missing, the one whose INSERT cannot have been erased: the removal before it was not.
+const CAME_BACK: usize = 2;
+const MAY_BE_ERASED: &str =
+    "an INSERT of its group at its time was erased from the archive, and may be its own: it would count twice";
 const NO_OLD_IMAGE: &str = "its first archived change has no old image: what it was before cannot be told";
 
 struct Olds<'b> {

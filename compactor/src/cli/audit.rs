@@ -139,6 +139,9 @@ fn shown_report(report: &Report) -> String {
     if report.more > 0 {
         let _ = writeln!(text, "{} differed too, and were not looked at again", plural(report.more, "more item"));
     }
+    if report.may_be_erased > 0 {
+        let _ = writeln!(text, "{} may have been erased from the archive", plural(report.may_be_erased, "item"));
+    }
     if report.without_key > 0 {
         let _ = writeln!(text, "{} belong to no item that can be told", plural(report.without_key, "archived change"));
     }
@@ -184,6 +187,7 @@ mod tests {
             archived_items: 1_199,
             looked_at_again: 3,
             without_key: 0,
+            may_be_erased: 0,
             findings: vec![finding(Kind::NeverCaptured, None), finding(Kind::DeletionMissed, Some(last))],
             more: 0,
             counts: vec![Count {

@@ -5,20 +5,22 @@ use arrow_array::{Array, BinaryArray, DictionaryArray, Int64Array, RecordBatch, 
 use futures::TryStreamExt;
 use recount_schemas::archive::column;
 use recount_schemas::position::BACKFILL_PREFIX;
-use recount_schemas::{Definition, EventKey, EventName, Month, SequenceNumber};
+use recount_schemas::{Definition, EventKey, EventName, Group, Month, SequenceNumber};
 
 use super::change::{Change, Order, Said, State};
+use super::unnamed::Unnamed;
 use crate::bucket::Objects;
 use crate::contributions::ReadError;
 use crate::log::AddedFile;
 use crate::rows;
 use crate::table::item::{Item, item_hash, key_text, parse};
 
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 11] = [
     column::EVENT_KEY,
     column::EVENT_NAME,
     column::GROUP_KEY,
     column::CREATED_AT_US,
+    column::OCCURRED_AT_US,
     column::SOURCE_TABLE,
     column::SHARD_ID,
     column::SEQUENCE_NUMBER,
@@ -27,16 +29,16 @@ const COLUMNS: [&str; 10] = [
     column::ENVELOPE,
 ];
 
-/// Gives every change of the definition's table in these files to `take`. Gives the number of rows whose item cannot be told:
-/// they have neither keys nor an image that has them.
+/// Gives every change of the definition's table in these files to `take`; those whose item cannot be told, since they have
+/// neither keys nor an image that has them, to `unnamed`.
 pub async fn changes<O: Objects>(
     objects: &O,
     definition: &Definition,
     files: impl IntoIterator<Item = &AddedFile>,
     omitted: &[String],
+    unnamed: &mut Unnamed,
     mut take: impl FnMut(Change) -> Result<(), ReadError>,
-) -> Result<u64, ReadError> {
-    let mut without_key = 0;
+) -> Result<(), ReadError> {
     for file in files {
         let mut batches = std::pin::pin!(rows::read(objects, file, &COLUMNS));
         while let Some(batch) = batches.try_next().await? {
@@ -47,12 +49,12 @@ pub async fn changes<O: Objects>(
                 }
                 match columns.change(i, definition, file.month, omitted)? {
                     Some(change) => take(change)?,
-                    None => without_key += 1,
+                    None => unnamed.take(columns.insert(i, file.month)),
                 }
             }
         }
     }
-    Ok(without_key)
+    Ok(())
 }
 
 struct Columns<'b> {
@@ -61,6 +63,7 @@ struct Columns<'b> {
     names: &'b StringArray,
     groups: Groups<'b>,
     created: &'b Int64Array,
+    occurred: &'b Int64Array,
     table: &'b StringArray,
     shards: &'b StringArray,
     sequences: &'b StringArray,
@@ -94,6 +97,7 @@ impl<'b> Columns<'b> {
             names: text(column::EVENT_NAME)?,
             groups,
             created: typed(batch, column::CREATED_AT_US).ok_or_else(|| missing(column::CREATED_AT_US))?,
+            occurred: typed(batch, column::OCCURRED_AT_US).ok_or_else(|| missing(column::OCCURRED_AT_US))?,
             table: text(column::SOURCE_TABLE)?,
             shards: text(column::SHARD_ID)?,
             sequences: text(column::SEQUENCE_NUMBER)?,
@@ -101,6 +105,25 @@ impl<'b> Columns<'b> {
             images: text(column::NEW_IMAGE)?,
             envelopes: text(column::ENVELOPE)?,
         })
+    }
+
+    fn group(&self, i: usize) -> Option<Group> {
+        let text = match &self.groups {
+            Groups::Plain(texts) => texts.is_valid(i).then(|| texts.value(i)),
+            Groups::Dictionary(codes, values) => codes
+                .is_valid(i)
+                .then(|| usize::try_from(codes.keys().value(i)).ok())
+                .flatten()
+                .filter(|code| *code < values.len())
+                .map(|code| values.value(code)),
+        };
+        text?.parse().ok()
+    }
+
+    /// Of a row that is an INSERT of a group, that, its month and the event's time.
+    fn insert(&self, i: usize, month: Month) -> Option<(Group, Month, i64)> {
+        let insert = self.names.value(i) == EventName::Insert.as_str();
+        Some((self.group(i).filter(|_| insert)?, month, self.occurred.value(i)))
     }
 
     fn change(
@@ -129,15 +152,6 @@ impl<'b> Columns<'b> {
         let Some(item) = keys.as_ref().and_then(text).or_else(|| image.as_ref().and_then(text)) else {
             return Ok(None);
         };
-        let group = match &self.groups {
-            Groups::Plain(texts) => optional(texts),
-            Groups::Dictionary(codes, values) => codes
-                .is_valid(i)
-                .then(|| usize::try_from(codes.keys().value(i)).ok())
-                .flatten()
-                .filter(|code| *code < values.len())
-                .map(|code| values.value(code)),
-        };
         Ok(Some(Change {
             order: if backfilled { Order::backfilled(said.behind.as_ref()) } else { Order::captured(&sequence) },
             name,
@@ -149,7 +163,7 @@ impl<'b> Columns<'b> {
                 (_, Some(image)) => State::Image(item_hash(&without(image, omitted))),
                 (_, None) => State::Unknown,
             },
-            group: group.and_then(|group| group.parse().ok()),
+            group: self.group(i),
             month,
             item,
         }))
