@@ -18,7 +18,7 @@ use crate::report::BatchReport;
 /// The namespace of the metrics.
 pub const NAMESPACE: &str = "Recount";
 /// The dimension.
-const STREAM: &str = "Stream";
+pub const STREAM: &str = "Stream";
 
 /// Writes metrics lines.
 pub struct Metrics(Mutex<Sink>);
@@ -47,11 +47,16 @@ impl Metrics {
 
     /// Writes the line of one batch that ended at `now_us`, µs since 1970.
     pub fn emit(&self, report: &BatchReport, now_us: i64) -> Result<(), MetricsError> {
+        self.write(&Line { report, now_us })
+    }
+
+    /// Writes any line. It has to say its `Stream`, the dimension.
+    pub fn write(&self, line: &impl Entry) -> Result<(), MetricsError> {
         let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Sink { format, out } = &mut *sink;
-        let mut line = Vec::with_capacity(2_048);
-        format.format(&Line { report, now_us }, &mut line).map_err(|error| MetricsError(error.to_string()))?;
-        out.write_all(&line).and_then(|()| out.flush()).map_err(|error| MetricsError(error.to_string()))
+        let mut bytes = Vec::with_capacity(2_048);
+        format.format(line, &mut bytes).map_err(|error| MetricsError(error.to_string()))?;
+        out.write_all(&bytes).and_then(|()| out.flush()).map_err(|error| MetricsError(error.to_string()))
     }
 }
 
@@ -63,7 +68,7 @@ impl fmt::Debug for Metrics {
 
 /// A metrics line could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("the batch's metrics line could not be written: {0}")]
+#[error("the metrics line could not be written: {0}")]
 pub struct MetricsError(String);
 
 struct Line<'r> {

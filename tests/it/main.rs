@@ -20,6 +20,7 @@ mod hostile;
 mod redelivery;
 mod redrive;
 mod repair;
+mod repair_cut;
 mod replay;
 mod scan;
 mod serve;

@@ -1,7 +1,8 @@
 //! The compactor as a Lambda, invoked by a schedule.
 //!
 //! Its event is `{"task":"archive"}`, or anything without a `task`, such as a schedule's own event; or `{"task":"compact"}`, which
-//! wants a schedule of its own, once a day, and 2 GiB of memory. The answer is the run's report. The definition is a file named by `RECOUNT_DEFINITION`, or the text of one in `RECOUNT_DEFINITION_TOML`. Two
+//! wants a schedule of its own, once a day, and 2 GiB of memory. The answer is the run's report. `{"task":"reconcile"}` holds all totals against the archive, keeps what it finds under `findings/`, and writes one line of
+//! metrics; the answer is its report with the first of its findings. What does not end in the invocation's time is undecided. The definition is a file named by `RECOUNT_DEFINITION`, or the text of one in `RECOUNT_DEFINITION_TOML`. Two
 //! invocations at once are safe: a schedule delivers at least once.
 //!
 //! `RECOUNT_ARCHIVE_COMMIT_MIB` sets the most MiB of records in a commit (1 to 256, else 64: a commit is held in memory),
@@ -16,11 +17,13 @@ use anyhow::Context as _;
 use aws_config::BehaviorVersion;
 use lambda_runtime::{LambdaEvent, run, service_fn};
 use recount_compactor::archive::{Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
-use recount_compactor::bucket::Bucket;
 use recount_compactor::compact::Compactor;
-use recount_consumer::handler::{AttemptTimeouts, Clients};
+use recount_compactor::context::Context;
+use recount_compactor::contributions::Scope;
+use recount_compactor::reconcile::{Report, metrics, reconcile};
+use recount_consumer::metrics::Metrics;
 use recount_schemas::definition::file::MAX_FILE;
-use recount_schemas::host::{Deadline, SharedHost, SystemHost};
+use recount_schemas::host::{Deadline, SystemHost};
 use recount_schemas::{Definition, Settings, bounded};
 use serde::Deserialize;
 
@@ -39,58 +42,88 @@ enum Task {
     #[default]
     Archive,
     Compact,
+    Reconcile,
 }
 
-struct Tasks {
+/// Most findings of an answer, and most events of each: an answer has at most 6 MB (Lambda quotas). The table has all.
+const ANSWERED: usize = 100;
+
+struct Parts {
     archiver: Archiver,
     compactor: Compactor,
-    host: SharedHost,
+    context: Context,
+    metrics: Metrics,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().json().with_env_filter(filter).without_time().init();
-    let tasks = tasks().await.map_err(|error| lambda_runtime::Error::from(format!("{error:#}")))?;
-    run(service_fn(|event: LambdaEvent<Request>| handle(&tasks, event))).await
+    let parts = parts().await.map_err(|error| lambda_runtime::Error::from(format!("{error:#}")))?;
+    run(service_fn(|event: LambdaEvent<Request>| handle(&parts, event))).await
 }
 
-async fn handle(
-    Tasks { archiver, compactor, host }: &Tasks,
-    event: LambdaEvent<Request>,
-) -> Result<serde_json::Value, lambda_runtime::Error> {
+async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json::Value, lambda_runtime::Error> {
+    let host = &parts.context.host;
     let ends_ms = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);
     let left = Duration::from_millis(u64::try_from(ends_ms.saturating_sub(host.now_ms())).unwrap_or(0));
-    let deadline = Deadline::after(&**host, left.saturating_sub(MARGIN));
+    let left = left.saturating_sub(MARGIN);
     match event.payload.task {
-        Task::Archive => match archiver.run(Until::Tip, deadline).await {
-            Ok(report) => Ok(serde_json::to_value(report)?),
-            Err(error) => {
-                tracing::error!(%error, "archive run failed");
-                Err(error.into())
+        Task::Archive => {
+            let report = parts.archiver.run(Until::Tip, Deadline::after(&**host, left)).await;
+            let report = report.inspect_err(|error| tracing::error!(%error, "archive run failed"))?;
+            Ok(serde_json::to_value(report)?)
+        }
+        Task::Compact => {
+            let report = parts.compactor.run(None, Deadline::after(&**host, left)).await;
+            let report = report.inspect_err(|error| tracing::error!(%error, "compaction run failed"))?;
+            Ok(serde_json::to_value(report)?)
+        }
+        Task::Reconcile => {
+            let report = reconciled(parts, left).await;
+            let emitted =
+                metrics::emit(&parts.metrics, &parts.context.settings.stream, report.as_ref().ok(), host.now_ms());
+            if let Err(error) = emitted {
+                tracing::warn!(%error, "no metrics of this reconcile");
             }
-        },
-        Task::Compact => match compactor.run(None, deadline).await {
-            Ok(report) => Ok(serde_json::to_value(report)?),
-            Err(error) => {
-                tracing::error!(%error, "compaction run failed");
-                Err(error.into())
-            }
-        },
+            let report = report.inspect_err(|error| tracing::error!(%error, "reconcile failed"))?;
+            Ok(serde_json::to_value(answered(report))?)
+        }
     }
 }
 
-async fn tasks() -> anyhow::Result<Tasks> {
-    let settings = Settings::from_lookup(|name| env::var(name).ok());
-    let definition = Arc::new(definition(&settings)?);
+async fn reconciled(parts: &Parts, left: Duration) -> Result<Report, lambda_runtime::Error> {
+    let says = |step: &str| tracing::info!(step, "reconcile");
+    let everything = Scope::all();
+    let reconciling = Box::pin(reconcile(&parts.context, &everything, &says));
+    tokio::select! {
+        biased;
+        done = reconciling => Ok(done?.report),
+        () = parts.context.host.sleep(left) => Err("the invocation's time is up; give it more, or reconcile by hand".into()),
+    }
+}
+
+/// As much of a report as an answer may have.
+fn answered(mut report: Report) -> Report {
+    report.findings.truncate(ANSWERED);
+    for finding in &mut report.findings {
+        finding.events.truncate(ANSWERED);
+        finding.event_ids.truncate(ANSWERED);
+    }
+    report
+}
+
+async fn parts() -> anyhow::Result<Parts> {
+    let settings = Settings::deployed(|name| env::var(name).ok())?;
+    let definition = definition(&settings)?;
     let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
-    let clients = Clients::within(&config, AttemptTimeouts::ARCHIVE);
-    let host = SystemHost::shared();
-    let bucket = Bucket::new(clients.s3, settings.bucket, host.clone());
-    let stream = Kinesis::new(clients.kinesis, settings.stream);
-    let compactor = Compactor::new(bucket.clone(), definition.clone(), host.clone());
-    let archiver = Archiver::new(bucket, stream, definition, host.clone()).with_limits(limits()?);
-    Ok(Tasks { archiver, compactor, host })
+    let limits = limits()?;
+    let context = Context { limits, ..Context::new(&config, settings, definition, SystemHost::shared()) };
+    let stream = Kinesis::new(context.kinesis.clone(), context.settings.stream.as_str());
+    let (definition, host) = (Arc::clone(&context.definition), context.host.clone());
+    let compactor = Compactor::new(context.bucket.clone(), Arc::clone(&definition), host.clone());
+    let archiver = Archiver::new(context.bucket.clone(), stream, definition, host).with_limits(limits);
+    Ok(Parts { archiver, compactor, context, metrics: Metrics::stdout() })
 }
 
 fn limits() -> anyhow::Result<Limits> {

@@ -83,12 +83,18 @@ Ends with 1 where the stream may have dropped records before this run read them,
     /// Hold the live totals against the archive.
     #[command(after_help = "Exact while events flow; archives to the tip first.
 Finding kinds: missing doubled damaged unbacked conflicting wrong_cell quarantined too_old unusable lost.
+Of all cells, what it finds is also kept as findings/findings.parquet, an event a row; a part, by --month or --group, leaves that as it is.
 
-Example: recount reconcile --month 2026-11 --format json")]
+Examples:
+  recount reconcile --month 2026-11 --format json
+  recount reconcile --quarantined            the records in quarantine, and why; nothing is compared")]
     Reconcile {
         /// Which cells.
         #[command(flatten)]
         which: Which,
+        /// List the records that are in quarantine, and compare nothing.
+        #[arg(long, conflicts_with_all = ["group", "month"])]
+        quarantined: bool,
     },
     /// Say what would put the totals right; with --confirm, do it.
     #[command(after_help = "Examples:
@@ -96,6 +102,9 @@ Example: recount reconcile --month 2026-11 --format json")]
   recount repair --plan HASH                 show a kept plan
   recount repair --plan HASH --confirm       apply just that plan; a second time changes nothing
   recount repair --confirm                   plan, apply, reconcile, until nothing is left to repair
+  recount repair --report HASH               show what a repair did, and check that nobody changed its report
+
+A number is not lowered where the stream lost records (`lost`): the events may have happened. --accept-loss lowers it all the same.
 
 Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept plan that is only shown makes none:
 0 if it was applied already or is empty, else 1.")]
@@ -109,6 +118,12 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
         /// Apply it.
         #[arg(long)]
         confirm: bool,
+        /// Lower also numbers whose events the archive may have lost.
+        #[arg(long)]
+        accept_loss: bool,
+        /// Show the report of a repair that was made, by its hash.
+        #[arg(long, value_name = "HASH", conflicts_with_all = ["plan", "confirm", "accept_loss", "group", "month"])]
+        report: Option<String>,
     },
     /// The events that make a group's number of a month.
     Explain(Explain),
@@ -172,7 +187,13 @@ mod tests {
         );
         assert_eq!(
             parse("recount repair --month 2026-11 --confirm").unwrap(),
-            Command::Repair { which: Which { group: None, month: Month::new(2026, 11) }, plan: None, confirm: true }
+            Command::Repair {
+                which: Which { group: None, month: Month::new(2026, 11) },
+                plan: None,
+                confirm: true,
+                accept_loss: false,
+                report: None,
+            }
         );
         assert_eq!(
             parse("recount explain acme 2026-11").unwrap(),

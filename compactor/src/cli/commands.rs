@@ -20,9 +20,10 @@ use crate::erase::{EraseError, KeyError};
 use crate::explain::AsOfError;
 use crate::fsck::FsckError;
 use crate::recompute::{RecomputeError, recompute};
-use crate::reconcile::{ReconcileError, Verdict, reconcile};
+use crate::reconcile::{ReconcileError, Verdict, evidence, reconcile};
 use crate::repair::plan::{Plan, PlanError};
-use crate::repair::{RepairError, Report as Repair, fetch, repair, repair_by};
+use crate::repair::proof::{Proof, ProofError};
+use crate::repair::{Options, RepairError, Report as Repair, fetch, repair, repair_by};
 use crate::usage::{UsageError, usage};
 use crate::why::WhyError;
 
@@ -171,7 +172,7 @@ impl CommandError {
             Self::Replay(error) => super::replay::exit(error),
             Self::PlanFile { .. }
             | Self::Key(_)
-            | Self::Repair(RepairError::Plan(_))
+            | Self::Repair(RepairError::Plan(_) | RepairError::Proof(ProofError::Absent(_)))
             | Self::AsOf(AsOfError::Moment(_))
             | Self::Fsck(FsckError::OtherDefinition { .. })
             | Self::Compact(CompactError::Archive(ArchiveError::OtherDefinition { .. })) => Exit::Usage,
@@ -235,17 +236,28 @@ pub async fn run(
             write(out, format, &report, |report| tables::recomputation(report, definition))?;
             Ok(if report.is_clean() { Exit::Clean } else { Exit::Findings })
         }
-        Command::Reconcile { which } => {
+        Command::Reconcile { quarantined: true, .. } => {
+            let listed = evidence::listed(&context.bucket).await.map_err(ReconcileError::from)?;
+            write(out, format, &listed, tables::quarantined)?;
+            Ok(if listed.records.is_empty() { Exit::Clean } else { Exit::Findings })
+        }
+        Command::Reconcile { which, .. } => {
             let report = reconcile(context, &scope(which), says).await?.report;
             write(out, format, &report, tables::reconciliation)?;
             Ok(report.verdict.into())
         }
-        Command::Repair { which, plan, confirm } => {
+        Command::Repair { report: Some(hash), .. } => {
+            let proof = Proof::fetch(&context.bucket, &hash).await.map_err(RepairError::from)?;
+            write(out, format, &proof, |proof| tables::proof(&hash, proof))?;
+            Ok(proof.reconciled.verdict.into())
+        }
+        Command::Repair { which, plan, confirm, accept_loss, .. } => {
+            let options = Options { confirm, accept_loss };
             let report = match plan {
-                None => repair(context, &scope(which), confirm, says).await?,
+                None => repair(context, &scope(which), options, says).await?,
                 Some(plan) => {
                     let plan = read_plan(context, &plan).await?;
-                    repair_by(context, plan, &scope(which), confirm, says).await?
+                    repair_by(context, plan, &scope(which), options, says).await?
                 }
             };
             write(out, format, &report, tables::repair)?;
@@ -383,15 +395,7 @@ mod tests {
             },
         };
         let applied = |steps: &[Step]| -> Vec<CellReport> {
-            let report = |(lane, number): (usize, &Step)| CellReport {
-                cell: cell(lane as u16),
-                number: *number,
-                counted: 0,
-                counted_before: 0,
-                too_old: 0,
-                void: Vec::new(),
-                settled: Vec::new(),
-            };
+            let report = |(lane, number): (usize, &Step)| CellReport::new(cell(lane as u16), *number);
             steps.iter().enumerate().map(report).collect()
         };
         let verdict = |verdict| {
@@ -421,7 +425,7 @@ mod tests {
             ("a saved plan that only raised, shown", Some(1), &[Step::Raised], None, 1),
         ] {
             let (plans, applied) = (plans.map(plan).into_iter().collect(), applied(steps));
-            let report = Repair { confirmed: false, plans, applied, reconciled };
+            let report = Repair { plans, applied, reconciled, ..Repair::default() };
             assert_eq!(Exit::from(&report).code(), code, "{what}");
         }
     }

@@ -9,9 +9,12 @@ use recount_schemas::{Amount, Definition, Delta};
 use crate::archive::ArchiveReport;
 use crate::explain::{Event, Summary};
 use crate::recompute::Report as Recomputation;
+use crate::reconcile::evidence::Listed as Quarantine;
 use crate::reconcile::{Finding, Report as Reconciliation, Verdict, finding};
 use crate::repair::Report as Repair;
-use crate::repair::apply::Step;
+use crate::repair::apply::{CellReport, Step};
+use crate::repair::holes::Withheld;
+use crate::repair::proof::Proof;
 use crate::usage::Usage;
 use recount_schemas::terminal::{shown, shown_line};
 
@@ -102,13 +105,17 @@ pub fn usage(usage: &Usage, definition: &Definition) -> String {
 pub fn reconciliation(report: &Reconciliation) -> String {
     let mut text = String::new();
     if !report.findings.is_empty() {
-        let names = ["finding", "group", "month", "lane", "expected", "actual", "events concerned"];
+        let names = ["finding", "group", "month", "lane", "expected", "actual", "effect", "events concerned"];
         let mut table = table(&header(&names, &[]), 4);
-        if let Some(last) = table.column_mut(6) {
+        if let Some(last) = table.column_mut(7) {
             last.set_cell_alignment(CellAlignment::Left);
         }
+        // A cell's numbers stand in the first of its rows.
+        let mut before = None;
         for finding in &report.findings {
-            table.add_row(finding_row(finding));
+            let cell = finding.cell();
+            table.add_row(finding_row(finding, cell.is_none() || cell != before));
+            before = cell;
         }
         let _ = writeln!(text, "{}\n", drawn(&table)); // writing to a string cannot fail
     }
@@ -139,15 +146,20 @@ pub(super) fn plural(n: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(i64::try_from(n).unwrap_or(i64::MAX)), if n == 1 { "" } else { "s" })
 }
 
-fn finding_row(finding: &Finding) -> Vec<String> {
+fn finding_row(finding: &Finding, first: bool) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let number = |events: i64, sums: &BTreeMap<String, Amount>| {
         let sums = sums.iter().map(|(name, sum)| format!("\n{} {sum}", shown(name)));
         std::iter::once(grouped(events)).chain(sums).collect::<String>()
     };
-    let (expected, actual) = match finding.cell() {
-        Some(_) => (number(finding.expected, &finding.expected_sums), number(finding.actual, &finding.actual_sums)),
-        None => ("-".to_owned(), "-".to_owned()),
+    let numbers = match (finding.cell(), first) {
+        (Some(_), true) => [
+            number(finding.expected, &finding.expected_sums),
+            number(finding.actual, &finding.actual_sums),
+            effect(finding),
+        ],
+        (Some(_), false) => Default::default(),
+        (None, _) => ["-", "-", "-"].map(str::to_owned),
     };
     let mut events = match finding.count {
         0 => shown_line(&finding.detail),
@@ -167,15 +179,48 @@ fn finding_row(finding: &Finding) -> Vec<String> {
             finding::MAX_NAMED
         );
     }
-    vec![
+    [
         finding.kind.as_str().to_owned(),
         or_dash(finding.group.as_ref().map(|group| shown(group.as_str()))),
         or_dash(finding.month.map(|month| month.to_string())),
         or_dash(finding.lane.map(|lane| lane.to_string())),
-        expected,
-        actual,
-        events,
     ]
+    .into_iter()
+    .chain(numbers)
+    .chain([events])
+    .collect()
+}
+
+/// What is wrong with a cell's number, to whoever reads it.
+fn effect(finding: &Finding) -> String {
+    let off = finding.actual.saturating_sub(finding.expected);
+    match off {
+        0 if finding.actual_sums != finding.expected_sums => "sums differ".to_owned(),
+        0 => "none".to_owned(),
+        1.. => format!("{} too many", grouped(off)),
+        _ => format!("{} too few", grouped(off.saturating_neg())),
+    }
+}
+
+/// The records in quarantine.
+pub fn quarantined(listed: &Quarantine) -> String {
+    if listed.records.is_empty() {
+        return "no record is in quarantine\n".to_owned();
+    }
+    let mut table = table(&header(&["shard", "sequence number", "arrived", "why", "object"], &[]), 5);
+    for record in &listed.records {
+        let arrived = record.arrived_us.and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
+        table.add_row(vec![
+            shown(record.shard_id.as_str()),
+            shown(record.sequence_number.as_str()),
+            arrived.map_or_else(|| "-".to_owned(), |at| at.to_string()),
+            shown_line(&record.reason),
+            shown(&record.object),
+        ]);
+    }
+    let all = (listed.records.len() as u64).saturating_add(listed.more);
+    let more = if listed.more > 0 { format!(", {} of them not listed", listed.more) } else { String::new() };
+    format!("{}\n\n{} in quarantine{more}\n", drawn(&table), plural(all, "record"))
 }
 
 /// What a recompute found.
@@ -230,14 +275,16 @@ pub fn repair(report: &Repair) -> String {
         let counted: u64 = report.applied.iter().map(|cell| cell.counted).sum();
         let _ = writeln!(
             text,
-            "applied to {}; done before: {}; only raised: {}; refused: {}; {} counted",
+            "applied to {}; done before: {}; only raised: {}; refused: {}; withheld: {}; {} counted",
             plural(count(Step::Done), "cell"),
             count(Step::DoneBefore),
             count(Step::Raised),
             count(Step::Refused) + count(Step::Unusable),
+            count(Step::Withheld),
             plural(counted, "missing event")
         );
-        for cell in report.applied.iter().filter(|cell| !cell.number.is_done()) {
+        let undone = |cell: &&CellReport| !cell.number.is_done() && cell.number != Step::Withheld;
+        for cell in report.applied.iter().filter(undone) {
             let (group, month, lane) = (shown(cell.cell.group.as_str()), cell.cell.month, cell.cell.lane);
             let why = match cell.number {
                 Step::Unusable => "has an item that is not understood: mend or delete it, then make a new plan",
@@ -245,6 +292,10 @@ pub fn repair(report: &Repair) -> String {
             };
             let _ = writeln!(text, "  {group} {month} lane {lane} {why}");
         }
+    }
+    text.push_str(&left_alone(&report.withheld));
+    for hash in &report.reports {
+        let _ = writeln!(text, "report {hash} (recount repair --report HASH shows and checks it)");
     }
     if let Some(reconciled) = &report.reconciled {
         if !report.applied.is_empty() {
@@ -259,6 +310,71 @@ pub fn repair(report: &Repair) -> String {
     } else if report.plans.is_empty() {
         text.push_str("there is nothing that a plan could repair\n");
     }
+    text
+}
+
+/// Cells that are withheld, and why.
+fn left_alone(withheld: &[Withheld]) -> String {
+    let mut text = String::new();
+    for cell in withheld.iter().take(CELLS) {
+        let (group, month, lane) = (shown(cell.cell.group.as_str()), cell.cell.month, cell.cell.lane);
+        let _ = writeln!(text, "withheld: {group} {month} lane {lane}: {}", shown_line(&cell.why));
+    }
+    if !withheld.is_empty() {
+        let cells = plural(withheld.len() as u64, "cell");
+        let _ =
+            writeln!(text, "{cells} withheld: --accept-loss repairs them too, and takes such events out of the number");
+    }
+    text
+}
+
+/// The report of a repair that was made.
+pub fn proof(hash: &str, proof: &Proof) -> String {
+    let names = ["group", "month", "lane", "what", "before", "after", "counted", "counted before", "void"];
+    let mut table = table(&header(&names, &[]), 4);
+    let number = |delta: &Option<Delta>| delta.as_ref().map_or_else(|| "-".to_owned(), |delta| grouped(delta.events));
+    for cell in proof.cells.iter().take(CELLS) {
+        let what = match cell.number {
+            Step::Done => "put right",
+            Step::DoneBefore => "done before",
+            Step::Raised => "raised",
+            Step::Refused => "refused",
+            Step::Unusable => "not understood",
+            Step::Withheld => "withheld",
+        };
+        table.add_row(vec![
+            shown(cell.cell.group.as_str()),
+            cell.cell.month.to_string(),
+            cell.cell.lane.to_string(),
+            what.to_owned(),
+            number(&cell.before),
+            number(&cell.after),
+            cell.counted.to_string(),
+            cell.counted_before.to_string(),
+            plural(cell.void.len() as u64, "key"),
+        ]);
+    }
+    let at = jiff::Timestamp::from_millisecond(proof.at_ms).map_or_else(|_| "-".to_owned(), |at| at.to_string());
+    let mut text = format!("report {hash}\nof plan {}, applied by {at}\n{}\n", shown(&proof.plan), drawn(&table));
+    if proof.cells.len() > CELLS {
+        let _ = writeln!(text, "… and {} more cells (--format json has all)", proof.cells.len() - CELLS);
+    }
+    if proof.accept_loss {
+        text.push_str("loss was accepted: numbers were lowered though the archive may have lost their events\n");
+    }
+    text.push_str(&left_alone(&proof.withheld));
+    let after = &proof.reconciled;
+    let verdict = match after.verdict {
+        Verdict::Clean => "clean".to_owned(),
+        Verdict::Findings => plural(after.findings.len() as u64, "finding"),
+        Verdict::Undecided => "undecided".to_owned(),
+    };
+    let (cells, events) = (plural(after.cells, "cell"), plural(after.events, "archived event"));
+    let _ = writeln!(text, "reconcile after it: {verdict} ({cells}, {events} compared)");
+    if let Some(coverage) = &after.coverage {
+        let _ = writeln!(text, "{coverage}");
+    }
+    text.push_str("its bytes have the hash in its name, and so has its plan: nobody changed them\n");
     text
 }
 

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use recount_schemas::position::{SequenceNumber, ShardId};
 use recount_schemas::quarantine::{self, Quarantined};
 use recount_schemas::{Cell, Definition};
+use serde::{Deserialize, Serialize};
 
 use super::diff::Archived;
 use super::finding::Origin;
@@ -18,6 +19,8 @@ use crate::contributions::Scope;
 pub const MAX_QUARANTINED: usize = 2_000_000;
 /// Most conflicting variants that are read.
 pub const MAX_VARIANTS: usize = 100_000;
+/// Most quarantined records that a listing shows.
+pub const MAX_LISTED: usize = 10_000;
 /// The largest such object: a record of 10 MiB in base64, and what stands around it.
 pub const MAX_OBJECT: u64 = 16 << 20;
 
@@ -63,6 +66,55 @@ pub async fn quarantined<O: Objects>(objects: &O) -> Result<BTreeSet<(ShardId, S
         }
     }
     Ok(positions)
+}
+
+/// Records in quarantine, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Listed {
+    /// The first [`MAX_LISTED`], by shard and sequence number as text.
+    pub records: Vec<ListedRecord>,
+    /// How many more there are.
+    #[serde(default)]
+    pub more: u64,
+}
+
+/// A record in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedRecord {
+    /// The object that holds it.
+    pub object: String,
+    /// The shard that it was read from.
+    pub shard_id: ShardId,
+    /// Its sequence number.
+    pub sequence_number: SequenceNumber,
+    /// When it arrived in the stream, µs since 1970; absent where the object is not understood.
+    pub arrived_us: Option<i64>,
+    /// Why it cannot be counted.
+    pub reason: String,
+}
+
+/// The records in quarantine, and why. An object that is not understood is listed as such.
+pub async fn listed<O: Objects>(objects: &O) -> Result<Listed, EvidenceError> {
+    let mut listed = Listed::default();
+    let mut listing = Listing::new(objects, quarantine::PREFIX);
+    while let Some(page) = listing.next_page().await? {
+        for object in page {
+            let Some((shard_id, sequence_number)) = quarantine::position_of(&object.key) else { continue };
+            if listed.records.len() >= MAX_LISTED {
+                listed.more += 1;
+                continue;
+            }
+            let Some(bytes) = objects.get(&object.key, MAX_OBJECT).await? else { continue };
+            let (arrived_us, reason) = match serde_json::from_slice::<Quarantined>(&bytes) {
+                Ok(kept) if kept.format <= quarantine::FORMAT => (Some(kept.arrived_us), kept.reason.to_string()),
+                Ok(kept) => (None, format!("it was kept by a newer program, in format {}", kept.format)),
+                Err(error) => (None, format!("the object is none of ours: {error}")),
+            };
+            let object = object.key;
+            listed.records.push(ListedRecord { object, shard_id, sequence_number, arrived_us, reason });
+        }
+    }
+    Ok(listed)
 }
 
 /// The variants of changes that came with one event key and different contents, and what each adds to cells in `scope`.

@@ -9,6 +9,7 @@
 //! - [`evidence`]: quarantine and conflicts.
 //! - [`places`]: in which row of its file an event stands.
 //! - [`table`]: findings as Parquet.
+//! - [`metrics`]: a reconcile as a line of metrics.
 //! - [`run`]: the steps in their order.
 
 pub mod bulk;
@@ -18,6 +19,7 @@ pub mod evidence;
 pub mod finding;
 pub mod join;
 pub mod look;
+pub mod metrics;
 pub mod places;
 pub mod run;
 pub mod standing;

@@ -211,13 +211,9 @@ impl World {
             self.count(&cell.cell, event.event_key, &event.delta);
         }
         self.settled.add(&CellReport {
-            cell: cell.cell.clone(),
-            number: step,
-            counted: 0,
-            counted_before: 0,
-            too_old: 0,
             void: cell.void.clone(),
             settled: cell.settled.clone(),
+            ..CellReport::new(cell.cell.clone(), step)
         });
         step
     }

@@ -143,13 +143,8 @@ mod tests {
         let cell = |lane| Cell { group: "acme".parse().unwrap(), month: "2026-11".parse().unwrap(), lane };
         let key = |ms| EventKey::least_at(ms);
         let report = |lane, number, void: &[i64]| CellReport {
-            cell: cell(lane),
-            number,
-            counted: 0,
-            counted_before: 0,
-            too_old: 0,
             void: void.iter().map(|ms| key(*ms)).collect(),
-            settled: Vec::new(),
+            ..CellReport::new(cell(lane), number)
         };
         let of = |cells| Applied { format: plan::FORMAT, plan: "0".repeat(64), cells, verified: None };
         assert_eq!(kept(&objects, &"0".repeat(64)).await.unwrap(), None);

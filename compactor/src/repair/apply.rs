@@ -3,14 +3,16 @@
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
+use recount_consumer::cell::Look;
 use recount_consumer::retry::{Caller, Failure, Meter};
 use recount_consumer::totals::{Entry, Totals, TotalsError};
 use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::items::{PK, SK, cell_sk};
-use recount_schemas::{Cell, EventKey};
+use recount_schemas::{Cell, Delta, EventKey};
 use serde::{Deserialize, Serialize};
 
 use super::expressions::Expressions;
+use super::holes::Withheld;
 use super::plan::{CellPlan, Plan};
 
 /// Missing events given to the consumer's path at a time.
@@ -33,6 +35,8 @@ pub enum Step {
     Refused,
     /// The cell's item is not understood, see reconcile. Nothing was done to it.
     Unusable,
+    /// It would lower a number whose events the archive may have lost: see [`holes`](super::holes). Nothing was done to it.
+    Withheld,
 }
 
 impl Step {
@@ -49,6 +53,12 @@ pub struct CellReport {
     pub cell: Cell,
     /// Its number.
     pub number: Step,
+    /// The number just before; `None` where there was no item, or none that is understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Delta>,
+    /// The number just after, with what consumers counted meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Delta>,
     /// Missing events that were counted.
     pub counted: u64,
     /// Missing events that had been counted meanwhile.
@@ -59,6 +69,23 @@ pub struct CellReport {
     pub void: Vec<EventKey>,
     /// Too-old events that are in the number from now on.
     pub settled: Vec<EventKey>,
+}
+
+impl CellReport {
+    /// Of a cell to which nothing more was done.
+    pub fn new(cell: Cell, number: Step) -> Self {
+        Self {
+            cell,
+            number,
+            before: None,
+            after: None,
+            counted: 0,
+            counted_before: 0,
+            too_old: 0,
+            void: Vec::new(),
+            settled: Vec::new(),
+        }
+    }
 }
 
 /// A plan could not be applied. What was done stays; the same plan can be applied again.
@@ -97,16 +124,13 @@ pub struct Applier<'a> {
 impl Applier<'_> {
     /// Applies one cell of the plan called `hash`.
     pub async fn cell(&self, cell: &CellPlan, hash: &str) -> Result<CellReport, ApplyError> {
-        let number = self.number(cell, hash).await?;
-        let mut report = CellReport {
-            cell: cell.cell.clone(),
-            number,
-            counted: 0,
-            counted_before: 0,
-            too_old: 0,
-            void: Vec::new(),
-            settled: Vec::new(),
+        // A plan can be old, or come from anywhere: an item that is not understood is not written, and holds up no other cell.
+        let before = match self.totals.look(&cell.cell).await {
+            Err(error) if error.is_unusable() => return Ok(CellReport::new(cell.cell.clone(), Step::Unusable)),
+            looked => looked?.map(number_of),
         };
+        let number = self.number(cell, hash).await?;
+        let mut report = CellReport { before, ..CellReport::new(cell.cell.clone(), number) };
         if !number.is_done() {
             return Ok(report);
         }
@@ -118,32 +142,33 @@ impl Applier<'_> {
             report.counted_before += applied.duplicates.len() as u64;
             report.too_old += applied.too_old.len() as u64;
         }
+        report.after = self.totals.look(&cell.cell).await?.map(number_of);
         report.void.clone_from(&cell.void);
         report.settled.clone_from(&cell.settled);
         Ok(report)
     }
 
-    /// Applies a plan. Cells of which some are refused are in the report, too.
+    /// Applies a plan, but to the cells that are withheld. Cells of which some are refused are in the report, too.
     pub async fn plan(
         &self,
         plan: &Plan,
         hash: &str,
+        withheld: &[Withheld],
         mut progress: impl FnMut(usize),
     ) -> Result<Vec<CellReport>, ApplyError> {
         let mut reports = Vec::with_capacity(plan.cells.len());
         for (i, cell) in plan.cells.iter().enumerate() {
             progress(i);
-            reports.push(self.cell(cell, hash).await?);
+            let left = withheld.iter().any(|withheld| withheld.cell == cell.cell);
+            reports.push(match left {
+                true => CellReport::new(cell.cell.clone(), Step::Withheld),
+                false => self.cell(cell, hash).await?,
+            });
         }
         Ok(reports)
     }
 
     async fn number(&self, cell: &CellPlan, hash: &str) -> Result<Step, ApplyError> {
-        // A plan can be old, or come from anywhere: an item that is not understood is not written, and holds up no other cell.
-        match self.totals.look(&cell.cell).await {
-            Err(error) if error.is_unusable() => return Ok(Step::Unusable),
-            looked => looked.map(drop)?,
-        }
         if self.update(&cell.cell, Expressions::correct(cell, hash, self.totals.definition())).await? {
             return Ok(Step::Done);
         }
@@ -195,6 +220,10 @@ impl Applier<'_> {
             }),
         }
     }
+}
+
+fn number_of(look: Look) -> Delta {
+    Delta { events: look.events, sums: look.sums }
 }
 
 fn is_refused(failure: &Failure<UpdateItemError>) -> bool {

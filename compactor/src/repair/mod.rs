@@ -3,7 +3,9 @@
 //! - [`plan`]: what is to be done, named by the hash of its own bytes. Pure.
 //! - [`expressions`]: the conditional update that begins each cell's repair. Pure.
 //! - [`apply`]: doing it; every step may be done again.
+//! - [`holes`]: numbers that are not lowered without being asked, since the archive may have lost their events. Pure.
 //! - [`applied`]: what applied plans have said, which reconcile takes into account.
+//! - [`proof`]: the report of a repair, named by its own hash.
 //!
 //! Without `confirm` a plan is made, kept under `plans/` and shown; nothing else is written. With it the plan is applied
 //! and reconcile is made again. Where that finds more that repair can do (a cell moved between look and write, or more events than one
@@ -12,7 +14,9 @@
 pub mod applied;
 pub mod apply;
 pub mod expressions;
+pub mod holes;
 pub mod plan;
+pub mod proof;
 
 use std::collections::BTreeSet;
 
@@ -26,7 +30,9 @@ use crate::contributions::Scope;
 use crate::reconcile::{ReconcileError, Reconciled, Report as Reconciliation, Verdict, reconcile};
 use applied::{Applied, AppliedError};
 use apply::{Applier, ApplyError, CellReport};
+use holes::Withheld;
 use plan::{FORMAT, MAX_BYTES, Plan, PlanError};
+use proof::{Proof, ProofError};
 
 /// Most plans that one repair applies.
 pub const ROUNDS: u32 = 3;
@@ -46,6 +52,9 @@ pub enum RepairError {
     /// Its report could not be kept.
     #[error(transparent)]
     Applied(#[from] AppliedError),
+    /// Its report for later could not be kept or read.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
     /// The bucket failed.
     #[error(transparent)]
     Bucket(#[from] BucketError),
@@ -73,8 +82,23 @@ impl Named {
     }
 }
 
+/// What a repair may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Apply the plan; else it is only made and shown.
+    pub confirm: bool,
+    /// Lower also numbers whose events the archive may have lost: see [`holes`].
+    pub accept_loss: bool,
+}
+
+impl From<bool> for Options {
+    fn from(confirm: bool) -> Self {
+        Self { confirm, accept_loss: false }
+    }
+}
+
 /// What a repair did, or would do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Whether plans were applied.
     pub confirmed: bool,
@@ -82,6 +106,12 @@ pub struct Report {
     pub plans: Vec<Named>,
     /// What became of their cells; of a saved plan that is only shown, what became of them when it was applied.
     pub applied: Vec<CellReport>,
+    /// Cells of the plans that are left as they are unless loss is accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<Withheld>,
+    /// The hashes of the reports that were kept, one for each applied plan: `recount repair --report HASH`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reports: Vec<String>,
     /// The last reconcile: before anything was done, or after everything. `None` for a saved plan that is only shown.
     pub reconciled: Option<Reconciliation>,
 }
@@ -104,29 +134,35 @@ impl Report {
 pub async fn repair(
     context: &Context,
     scope: &Scope,
-    confirm: bool,
+    options: impl Into<Options>,
     says: &(dyn Fn(&str) + Sync),
 ) -> Result<Report, RepairError> {
-    let mut report = Report { confirmed: confirm, plans: Vec::new(), applied: Vec::new(), reconciled: None };
+    let options = options.into();
+    let mut report = Report { confirmed: options.confirm, ..Report::default() };
     let mut latest = Vec::new();
     for round in 0.. {
         let Reconciled { report: reconciliation, found } = reconcile(context, scope, says).await?;
         let undecided = reconciliation.verdict == Verdict::Undecided;
         if let Some(last) = report.plans.last() {
-            keep(context, &last.hash, std::mem::take(&mut latest), Some(reconciliation.verdict)).await?;
+            let kept = keep(context, last, options, std::mem::take(&mut latest), &report.withheld, &reconciliation);
+            let hash = kept.await?;
+            report.reports.push(hash);
         }
         report.reconciled = Some(reconciliation);
         let named = Named::new(Plan::make(&context.definition, &found))?;
-        if undecided || named.plan.is_empty() || round >= ROUNDS {
+        // What was withheld is found again, and would be withheld again.
+        let again = report.plans.last().is_some_and(|last| last.hash == named.hash);
+        if undecided || named.plan.is_empty() || round >= ROUNDS || (again && !report.withheld.is_empty()) {
             break;
         }
         // Named by its content: whoever kept it before kept the same.
         context.bucket.put_if_absent(&named.object, Bytes::from(named.plan.to_bytes()?)).await?;
-        if !confirm {
+        report.withheld = withheld(context, &named.plan, options).await?;
+        if !options.confirm {
             report.plans.push(named);
             break;
         }
-        latest = apply(context, &named, says).await?;
+        latest = apply(context, &named, &report.withheld, says).await?;
         report.applied.extend(latest.iter().cloned());
         report.plans.push(named);
     }
@@ -138,17 +174,20 @@ pub async fn repair_by(
     context: &Context,
     plan: Plan,
     scope: &Scope,
-    confirm: bool,
+    options: impl Into<Options>,
     says: &(dyn Fn(&str) + Sync),
 ) -> Result<Report, RepairError> {
+    let options = options.into();
     let named = Named::new(plan)?;
-    let mut report = Report { confirmed: confirm, plans: Vec::new(), applied: Vec::new(), reconciled: None };
-    if confirm {
+    let mut report = Report { confirmed: options.confirm, ..Report::default() };
+    report.withheld = withheld(context, &named.plan, options).await?;
+    if options.confirm {
         context.check_definition().await.map_err(ReconcileError::from)?;
         context.bucket.put_if_absent(&named.object, Bytes::from(named.plan.to_bytes()?)).await?;
-        report.applied = apply(context, &named, says).await?;
+        report.applied = apply(context, &named, &report.withheld, says).await?;
         let reconciliation = reconcile(context, scope, says).await?.report;
-        keep(context, &named.hash, report.applied.clone(), Some(reconciliation.verdict)).await?;
+        let kept = keep(context, &named, options, report.applied.clone(), &report.withheld, &reconciliation).await?;
+        report.reports.push(kept);
         report.reconciled = Some(reconciliation);
     } else if let Some(kept) = applied::kept(&context.bucket, &named.hash).await? {
         report.applied = kept.cells;
@@ -165,8 +204,22 @@ pub async fn fetch(context: &Context, hash: &str) -> Result<Plan, RepairError> {
     Ok(Plan::read_named(hash, &bytes, &context.definition)?)
 }
 
+/// The cells that are left as they are, as the archive's log says now.
+async fn withheld(context: &Context, plan: &Plan, options: Options) -> Result<Vec<Withheld>, RepairError> {
+    if options.accept_loss {
+        return Ok(Vec::new());
+    }
+    let state = context.log().await.map_err(ReconcileError::from)?;
+    Ok(holes::withheld(plan, &state.lost, &context.definition))
+}
+
 /// Applies a plan and keeps what became of it, before anybody verifies: void keys are silent from then on.
-async fn apply(context: &Context, named: &Named, says: &(dyn Fn(&str) + Sync)) -> Result<Vec<CellReport>, RepairError> {
+async fn apply(
+    context: &Context,
+    named: &Named,
+    withheld: &[Withheld],
+    says: &(dyn Fn(&str) + Sync),
+) -> Result<Vec<CellReport>, RepairError> {
     let applier = Applier {
         dynamo: &context.dynamo,
         table: &context.settings.totals,
@@ -174,17 +227,34 @@ async fn apply(context: &Context, named: &Named, says: &(dyn Fn(&str) + Sync)) -
         host: &context.host,
     };
     let cells = named.plan.cells.len();
-    let reports =
-        applier.plan(&named.plan, &named.hash, |i| says(&format!("repairing cell {} of {cells}", i + 1))).await?;
-    keep(context, &named.hash, reports.clone(), None).await?;
+    let says = |i: usize| says(&format!("repairing cell {} of {cells}", i + 1));
+    let reports = applier.plan(&named.plan, &named.hash, withheld, says).await?;
+    let applied = Applied { format: FORMAT, plan: named.hash.clone(), cells: reports.clone(), verified: None };
+    applied::keep(&context.bucket, applied).await?;
     Ok(reports)
 }
 
+/// Keeps what the reconcile after it said, and the report of it all; says the report's hash.
 async fn keep(
     context: &Context,
-    hash: &str,
+    named: &Named,
+    options: Options,
     cells: Vec<CellReport>,
-    verified: Option<Verdict>,
-) -> Result<(), AppliedError> {
-    applied::keep(&context.bucket, Applied { format: FORMAT, plan: hash.to_owned(), cells, verified }).await
+    withheld: &[Withheld],
+    reconciled: &Reconciliation,
+) -> Result<String, RepairError> {
+    let verified = Some(reconciled.verdict);
+    let applied = Applied { format: FORMAT, plan: named.hash.clone(), cells: cells.clone(), verified };
+    applied::keep(&context.bucket, applied).await?;
+    let proof = Proof {
+        format: proof::FORMAT,
+        plan: named.hash.clone(),
+        definition: context.definition.hash().to_owned(),
+        at_ms: context.host.now_ms(),
+        accept_loss: options.accept_loss,
+        cells,
+        withheld: withheld.to_vec(),
+        reconciled: reconciled.into(),
+    };
+    Ok(proof.keep(&context.bucket).await?)
 }
