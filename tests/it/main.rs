@@ -15,6 +15,7 @@ mod damage;
 mod demo;
 mod duckdb;
 mod erase;
+mod edited;
 mod fsck;
 mod hostile;
 mod redelivery;
