@@ -5,6 +5,7 @@
 //! so a copy that came late into an old directory goes as well, with the next run.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Known;
 
 use futures::stream::{StreamExt, TryStreamExt};
 use recount_schemas::Month;
@@ -72,13 +73,15 @@ pub async fn removed<O: Objects>(
             if name.n >= state.next {
                 continue;
             }
-            if !entries.contains_key(&name.n) {
-                let bytes = log.bytes_of(name.n).await?;
-                let entry = bytes.map(|bytes| Entry::from_bytes(name.n, &bytes)).transpose();
-                entries.insert(name.n, entry.map_err(ArchiveError::from)?);
-            }
-            let entry = entries.get(&name.n).and_then(Option::as_ref);
-            if entry.is_some_and(|entry| entry.added.iter().any(|file| file.target == listed.key)) {
+            let entry = match entries.entry(name.n) {
+                Known::Occupied(known) => known.into_mut(),
+                Known::Vacant(unknown) => {
+                    let bytes = log.bytes_of(name.n).await?;
+                    let entry = bytes.map(|bytes| Entry::from_bytes(name.n, &bytes)).transpose();
+                    unknown.insert(entry.map_err(ArchiveError::from)?)
+                }
+            };
+            if entry.as_ref().is_some_and(|entry| entry.added.iter().any(|file| file.target == listed.key)) {
                 removed.entry(name.version).or_default().push(listed);
             }
         }

@@ -123,7 +123,8 @@ fn kind(entry: &Entry) -> Result<(), &'static str> {
         Kind::Addition if entry.added.is_empty() => return Err("an addition adds no file"),
         _ => {}
     }
-    if !entry.kind.replaces() && !(entry.removed.is_empty() && entry.versions.is_empty()) {
+    let removes = !entry.removed.is_empty() || !entry.versions.is_empty();
+    if removes && !entry.kind.replaces() {
         return Err("only a compaction or an erasure removes files");
     }
     let origin = entry.origin.as_deref();
