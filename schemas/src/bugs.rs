@@ -145,6 +145,10 @@ bugs! {
     UndecodableIsSkipped = "undecodable-is-skipped" breaks [1];
     /// A range begins one record behind the one before it ended.
     RangeSkipsARecord = "range-skips-a-record" breaks [1, 5];
+    /// Of a compaction only what it merged is brought to the month's new place, not what it takes over as it is.
+    CarriedFilesAreNotCopied = "carried-files-are-not-copied" breaks [6];
+    /// A merge leaves a row out, and nobody holds what was written against what was read.
+    MergeIsNotProven = "merge-is-not-proven" breaks [6, 7];
     /// Uploads that may still be committed are deleted.
     TidiesTooEarly = "tidies-too-early" breaks [1, 6];
     /// A plan whose ranges somebody else has committed is committed all the same.

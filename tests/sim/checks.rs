@@ -282,12 +282,46 @@ async fn look_at_archive(world: &World, oracle: &Oracle) {
             world.violated(1, format!("the log passed {shard} {sequence}, which nobody can read, and left it nowhere"));
         }
     }
+    look_at_listing(world, &state).await;
+    let mut memory = world.memory.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(gone) = memory.archived.difference(&keys).next() {
+        world.violated(6, format!("{gone} has left the archive"));
+    }
+    memory.archived = keys;
+}
+
+/// What a reader by the names of the files sees of each month: no later commit without the one before it; and a version as a
+/// whole, the new one, or else the one before it.
+async fn look_at_listing(world: &World, state: &State) {
     let files = objects(world, "events/").await;
+    let last = state.last.as_ref();
+    let removed_by_last: BTreeSet<&str> = last.iter().flat_map(|entry| &entry.removed).map(String::as_str).collect();
     let mut months: BTreeMap<Month, BTreeSet<u64>> = BTreeMap::new();
     for name in files.keys() {
-        match (parse_target(name), state.find(name)) {
-            (Some(target), Some(_)) => drop(months.entry(target.month).or_default().insert(target.n)),
-            _ => world.violated(6, format!("{name} is no live file")),
+        let Some(target) = parse_target(name) else {
+            world.violated(6, format!("{name} is no name of a file"));
+            continue;
+        };
+        // What was removed may stay for the grace, or longer; it stands in the place of an earlier version.
+        let left = target.version < state.version(target.month) && world.has(Fault::Compaction);
+        if state.find(name).is_some() {
+            months.entry(target.month).or_default().insert(target.n);
+        } else if !left {
+            world.violated(6, format!("{name} is no live file"));
+        }
+    }
+    // Nobody puts an entry before the one before it is finished.
+    let mut missing: BTreeSet<Month> = BTreeSet::new();
+    for live in state.live().filter(|live| !files.contains_key(&live.file.target)) {
+        if live.n + 1 < state.next {
+            world.violated(6, format!("{} is not there, and the log went on", live.file.target));
+        }
+        missing.insert(live.file.month);
+    }
+    for month in last.iter().flat_map(|entry| entry.versions.keys()).filter(|month| missing.contains(month)) {
+        let gone = removed_by_last.iter().find(|name| !files.contains_key(**name));
+        if let Some(gone) = gone {
+            world.violated(6, format!("{month} has no whole version: the new one is not there, and {gone} is gone"));
         }
     }
     for (month, seen) in months {
@@ -297,11 +331,6 @@ async fn look_at_archive(world: &World, oracle: &Oracle) {
             world.violated(6, format!("whoever lists {month} sees commits {seen:?}, of {due:?}"));
         }
     }
-    let mut memory = world.memory.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(gone) = memory.archived.difference(&keys).next() {
-        world.violated(6, format!("{gone} has left the archive"));
-    }
-    memory.archived = keys;
 }
 
 /// Every change of the table is in the stream, and those of an item in their order.

@@ -45,6 +45,8 @@ pub enum Fault {
     OperatorDies,
     /// The operator's requests are slow: much happens between two of them.
     SlowOperator,
+    /// Months are compacted while all goes on, sometimes two at a time.
+    Compaction,
     /// A process stands still and wakes up late.
     Freeze,
     /// A batch is worked on twice at once.
@@ -80,7 +82,7 @@ pub enum Fault {
 use Fault::*;
 
 impl Fault {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Latency,
         Throttle,
         ServerError,
@@ -99,6 +101,7 @@ impl Fault {
         CompactorDies,
         OperatorDies,
         SlowOperator,
+        Compaction,
         Freeze,
         TwoConsumers,
         TwoCompactors,
@@ -158,7 +161,7 @@ impl fmt::Display for Fault {
 }
 
 /// Named sets of faults: `--scenario NAME`. Every fault is a scenario of its own, too.
-pub const SCENARIOS: [(&str, &[Fault]); 7] = [
+pub const SCENARIOS: [(&str, &[Fault]); 8] = [
     ("calm", &[]),
     (
         "network",
@@ -195,6 +198,21 @@ pub const SCENARIOS: [(&str, &[Fault]); 7] = [
     ),
     ("source", &[Latency, Duplicate, Variant, Late, Ancient, Poison, QuarantineDown, Redelivery]),
     ("resharding", &[Latency, LostAnswer, Reshard, CompactorDies, TwoCompactors, Redelivery, Duplicate]),
+    (
+        "compaction",
+        &[
+            Latency,
+            LostAnswer,
+            LateRequest,
+            ServerError,
+            Compaction,
+            CompactorDies,
+            TwoCompactors,
+            Freeze,
+            Duplicate,
+            Late,
+        ],
+    ),
     ("losses", &[Latency, Trim, Reshard, CompactorDies]),
     ("edits", &[Latency, LostAnswer, Throttle, OperatorDies, SlowOperator, Redelivery, Damage]),
 ];

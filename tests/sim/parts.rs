@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use recount_compactor::archive::{ArchiveError, ArchiveReport, Archiver, Kinesis as ArchiveSource, Limits, Until};
 use recount_compactor::bucket::Bucket;
+use recount_compactor::compact::{self, CompactError, Compactor};
 use recount_compactor::context::Context;
 use recount_compactor::contributions::Scope;
 use recount_compactor::reconcile::{Kind, ReconcileError, Reconciled, Verdict, reconcile};
@@ -259,11 +260,68 @@ pub async fn compactor(world: Arc<World>) {
             });
         }
         run_compactor(&world).await;
+        if !world.is_calm() && world.draw() < world.plan.compacts {
+            let times = if world.has(Fault::TwoCompactors) && world.draw() < 0.4 { 2 } else { 1 };
+            for _ in 0..times {
+                let (world, waits) = (Arc::clone(&world), Duration::from_secs_f64(2.0 * world.draw() * world.draw()));
+                // Beside the archiver, whose next run may come at any time.
+                tokio::task::spawn_local(async move {
+                    world.clock.sleep(waits).await;
+                    compact(&world).await;
+                    if world.draw() < 0.5 {
+                        run_compactor(&world).await;
+                    }
+                });
+            }
+        }
     }
 }
 
-async fn run_compactor(world: &Arc<World>) {
-    let process = world.process("compactor");
+/// One compaction in a process of its own.
+pub async fn compact(world: &Arc<World>) {
+    let process = world.process("compaction");
+    endanger(world, &process);
+    let clients = Clients::within(&world.sdk(&process), AttemptTimeouts::ARCHIVE);
+    let host: SharedHost = process.machine.clone();
+    let bucket = Bucket::new(clients.s3, world.settings.bucket.as_str(), Arc::clone(&host));
+    let limits = compact::Limits {
+        file_bytes: world.plan.merged_bytes,
+        inputs: world.plan.merged_inputs,
+        grace: world.plan.grace,
+        ..compact::Limits::default()
+    };
+    let compactor = Compactor::new(bucket, Arc::clone(&world.definition), Arc::clone(&host)).with_limits(limits);
+    let deadline = match world.is_calm() {
+        true => Deadline::NONE,
+        false => Deadline::after(&*host, Duration::from_secs(60 + (world.draw() * 840.0) as u64)),
+    };
+    world.note_fault(Fault::Compaction);
+    let done = process.run(compactor.run(None, deadline)).await;
+    match &done {
+        None => world.trace(format!("{}: died", process.name)),
+        Some(Ok(report)) => world.trace(format!(
+            "{}: {:?}, {} deleted, {} wait, races {}",
+            process.name,
+            report.months.iter().map(|(month, done)| (month.to_string(), done.outcome)).collect::<Vec<_>>(),
+            report.deleted,
+            report.waiting,
+            report.races
+        )),
+        Some(Err(error)) => world.trace(format!("{}: {error}", process.name)),
+    }
+    match done {
+        Some(Err(CompactError::Archive(error @ (ArchiveError::Log(_) | ArchiveError::Stuck { .. })))) => {
+            world.violated(5, format!("a compaction says that the log is damaged: {error}"));
+        }
+        Some(Err(error @ (CompactError::Twice { .. } | CompactError::Differs { .. }))) => {
+            world.violated(7, format!("a compaction says that the archive is damaged: {error}"));
+        }
+        _ => {}
+    }
+}
+
+/// Perhaps lets a run of the compactor die or stand still.
+fn endanger(world: &Arc<World>, process: &Arc<Process>) {
     let risk = world.plan.compactor;
     if !world.is_calm() && world.draw() < risk.dies {
         world.note_fault(Fault::CompactorDies);
@@ -272,7 +330,12 @@ async fn run_compactor(world: &Arc<World>) {
         let n = (world.draw() * if writes { 10.0 } else { 40.0 }) as u64;
         process.doom(if world.draw() < 0.5 { Doom::Before(n) } else { Doom::After(n) }, writes);
     }
-    world.maybe_freeze(&process, risk.freezes, Duration::from_secs(20), 180 * MINUTE_US);
+    world.maybe_freeze(process, risk.freezes, Duration::from_secs(20), 180 * MINUTE_US);
+}
+
+async fn run_compactor(world: &Arc<World>) {
+    let process = world.process("compactor");
+    endanger(world, &process);
     let done = archive(world, &process).await;
     world.trace(format!("{}: {}", process.name, said(done.as_ref())));
     if let Some(Err(error @ (ArchiveError::Log(_) | ArchiveError::Stuck { .. }))) = &done {

@@ -85,6 +85,12 @@ pub struct Plan {
     pub hard_limit: usize,
     /// Whether the log's numbers are small: how soon uploads are garbage, how often the folded log is kept.
     pub small: bool,
+    /// How often a run of the compactor is one that compacts, 0 to 1; and with what grace.
+    pub compacts: f64,
+    pub grace: Duration,
+    /// About how large a merged file gets, in bytes, and of how many at a time.
+    pub merged_bytes: u64,
+    pub merged_inputs: usize,
     pub archive_every: Duration,
     /// What is written while damage is repaired: records with their partition keys.
     pub more: Vec<(String, Vec<u8>)>,
@@ -186,6 +192,11 @@ impl Plan {
             write_keys: rng.usize(8..40),
             hard_limit: seal_at * 4,
             small: rng.u8(0..3) > 0,
+            compacts: if has(Fault::Compaction) { 0.3 + 0.7 * rng.f64() } else { 0.0 },
+            grace: [Duration::ZERO, Duration::ZERO, Duration::from_secs(3_600), Duration::from_secs(86_400)]
+                [rng.usize(0..4)],
+            merged_bytes: rng.u64(5_000..60_000),
+            merged_inputs: rng.usize(2..8),
             archive_every: Duration::from_micros(every),
             archive_pause,
             commit_bytes: rng.u64(2_000..40_000),

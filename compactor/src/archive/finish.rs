@@ -116,7 +116,8 @@ async fn publish<'e, O: Objects>(
         true => objects.head(&names::entry(entry.n)).await?.map(|meta| meta.modified_ms),
         false => None,
     };
-    let live = entry.added.iter().filter(|file| state.find(&file.target).is_some());
+    let left_out = |file: &AddedFile| bugs::on(Bug::CarriedFilesAreNotCopied) && !is_upload(file);
+    let live = entry.added.iter().filter(|file| state.find(&file.target).is_some() && !left_out(file));
     let copies: Vec<_> = live.map(|file| copy(objects, file, put_ms, life)).collect();
     let gone: Vec<Option<&AddedFile>> = futures::stream::iter(copies).buffer_unordered(AT_ONCE).try_collect().await?;
     Ok(gone.into_iter().flatten().collect())

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use recount_schemas::bugs::{self, Bug};
 use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::{Definition, Month};
 
@@ -19,12 +20,14 @@ use crate::archive::life::Life;
 use crate::archive::tidy::tidy;
 use crate::bucket::{Bucket, Objects};
 use crate::commit::{self, Committer, Ended};
-use crate::log::state::WINDOW;
+use crate::log::state::window;
 use crate::log::{AddedFile, Fingerprint, Kind, LogStore, State, names};
 use crate::rows::{Written, prove};
 
 /// A merge is put at the latest when the log is so many entries before the end of its window: others may be faster.
 const WINDOW_LEFT: u64 = 16;
+/// The same where the window is small.
+const WINDOW_LEFT_SMALL: u64 = 2;
 
 /// Compacts an archive.
 #[derive(Debug, Clone)]
@@ -225,10 +228,11 @@ impl<O: Objects> Compactor<O> {
             inputs: BTreeSet::new(),
             outputs: Vec::new(),
         };
+        let left = bugs::number(WINDOW_LEFT, WINDOW_LEFT_SMALL);
         let mut all_merged = true;
         for group in groups {
             // What is merged is committed while there is time for it; the rest of the month waits for another run.
-            if !committer.life.may_read() || state.next + WINDOW_LEFT >= replacement.base + WINDOW {
+            if !committer.life.may_read() || state.next + left >= replacement.base + window() {
                 all_merged = false;
                 break;
             }
@@ -284,6 +288,12 @@ impl<O: Objects> Compactor<O> {
         let mut before = Fingerprint::default();
         for file in group {
             add(&mut before, &file.fingerprint, month)?;
+        }
+        if bugs::on(Bug::MergeIsNotProven)
+            && let [(_, only)] = outputs.as_mut_slice()
+        {
+            only.fingerprint = before;
+            return Ok(outputs);
         }
         match difference(&before, &after) {
             None => Ok(outputs),
