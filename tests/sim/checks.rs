@@ -11,12 +11,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt, TryStreamExt};
 use recount_compactor::bucket::{Listing, Objects};
+use recount_compactor::fsck;
 use recount_compactor::log::names::parse_target;
 use recount_compactor::log::state::State;
 use recount_compactor::log::{Entry, LogStore};
 use recount_compactor::recompute::recompute;
 use recount_compactor::reconcile::Verdict;
-use recount_compactor::rows;
+use recount_compactor::rows::rebuild::Rebuilder;
+use recount_compactor::rows::{self, rebuild};
 use recount_consumer::cell::Look;
 use recount_local::mapping::Item;
 use recount_schemas::archive::column;
@@ -371,6 +373,9 @@ pub async fn end(world: &Arc<World>) {
             None => return world.violated(0, "the compactor died in a calm".to_owned()),
         }
     }
+    if world.has(Fault::Compaction) {
+        parts::compact(world).await;
+    }
     look(world).await;
     let oracle = world.oracle();
     let Ok(cells) = cells(world).await else { return };
@@ -378,6 +383,8 @@ pub async fn end(world: &Arc<World>) {
     let Ok(rows) = archived(world, &state).await else { return };
     all_archived(world, &oracle, &state, &rows).await;
     tiles(world, &state, &rows).await;
+    rebuilt(world, &state).await;
+    checked(world).await;
     all_counted(world, &oracle, &cells);
     recounted(world, &oracle, &state, &rows).await;
     reconciled(world).await;
@@ -498,6 +505,56 @@ async fn tiles(world: &World, state: &State, rows: &[Row]) {
     }
     if in_log != rows.len() as u64 {
         world.violated(5, format!("the log has {in_log} rows, its files {}", rows.len()));
+    }
+}
+
+/// Every row gives back the record that was put, whatever was merged and copied since.
+async fn rebuilt(world: &World, state: &State) {
+    let puts = world.network.puts();
+    let mut records: BTreeMap<(&str, &str), Vec<&[u8]>> = BTreeMap::new();
+    for put in &puts {
+        // A stream made anew repeats shards, and perhaps numbers.
+        records.entry((&put.shard, &put.sequence)).or_default().push(&put.data);
+    }
+    for live in state.live() {
+        let mut batches = std::pin::pin!(rows::read(&world.admin.bucket, &live.file, &rebuild::COLUMNS));
+        while let Some(batch) = batches.next().await {
+            let rows = Rebuilder::new(&batch.unwrap(), live.file.target.as_str().into()).unwrap();
+            for i in 0..rows.len() {
+                let row = rows.rebuild(i).unwrap();
+                let text = row.record.unwrap_or_default();
+                let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+                let put = records.get(&(row.shard.as_str(), row.sequence.as_str()));
+                let same =
+                    |data: &&&[u8]| serde_json::from_slice::<serde_json::Value>(data).is_ok_and(|put| put == record);
+                if !put.is_some_and(|put| put.iter().any(|data| same(&data))) {
+                    let at = (&row.shard, &row.sequence);
+                    world
+                        .violated(7, format!("{} has another record at {at:?} than was put: {text}", live.file.target));
+                }
+            }
+        }
+    }
+}
+
+/// The check of the archive finds nothing that it should not.
+async fn checked(world: &World) {
+    let options = fsck::Options { month: None, deep: true };
+    match fsck::fsck(&world.admin.bucket, &world.admin.host, &world.definition, options, &|_| {}).await {
+        Err(error) => world.violated(5, format!("fsck fails in a calm: {error}")),
+        Ok(report) => {
+            for finding in report.findings {
+                let allowed = match finding.kind {
+                    fsck::Kind::Lost => world.may_lose(),
+                    // What a run that died left behind: removed files, and uploads that the log has not passed yet.
+                    fsck::Kind::Leftover | fsck::Kind::Orphan => true,
+                    _ => false,
+                };
+                if !allowed {
+                    world.violated(5, format!("fsck finds, though nobody damaged anything: {finding:?}"));
+                }
+            }
+        }
     }
 }
 

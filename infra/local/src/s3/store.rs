@@ -21,7 +21,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use recount_schemas::host::SharedHost;
 
@@ -126,6 +126,10 @@ impl Store {
             .open(&path)
             .map_err(StoreError::io("make", &path))?;
         Ok(Temp { path, file, armed: true })
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(self.host.now_us()).unwrap_or(0))
     }
 
     /// 64 random bits, for the names of uploads.
@@ -233,6 +237,8 @@ impl Store {
         let bucket_dir = self.bucket(bucket)?;
         let parts = key::components(key)?;
         let target = key::file(&bucket_dir, key)?;
+        // Last-Modified is the store's own time, not the file system's: all engines go by one clock.
+        temp.file.set_modified(self.now()).map_err(StoreError::io("date", &temp.path))?;
         let attributes = attributes::set(&temp.file, &temp.path, etag, described)?;
         temp.file.sync_all().map_err(StoreError::io("sync", &temp.path))?;
 
