@@ -540,7 +540,7 @@ async fn rebuilt(world: &World, state: &State) {
 /// The check of the archive finds nothing that it should not.
 async fn checked(world: &World) {
     let options = fsck::Options { month: None, deep: true };
-    match fsck::fsck(&world.admin.bucket, &world.admin.host, &world.definition, options, &|_| {}).await {
+    match fsck::fsck(&world.admin.bucket, &world.admin.host, &world.definition, None, options, &|_| {}).await {
         Err(error) => world.violated(5, format!("fsck fails in a calm: {error}")),
         Ok(report) => {
             for finding in report.findings {

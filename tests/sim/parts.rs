@@ -259,12 +259,11 @@ pub async fn compactor(world: Arc<World>) {
                 run_compactor(&second).await;
             });
         }
-        run_compactor(&world).await;
         if !world.is_calm() && world.draw() < world.plan.compacts {
             let times = if world.has(Fault::TwoCompactors) && world.draw() < 0.4 { 2 } else { 1 };
             for _ in 0..times {
                 let (world, waits) = (Arc::clone(&world), Duration::from_secs_f64(2.0 * world.draw() * world.draw()));
-                // Beside the archiver, whose next run may come at any time.
+                // Beside the archiver, which has uploads of its own on the way.
                 tokio::task::spawn_local(async move {
                     world.clock.sleep(waits).await;
                     compact(&world).await;
@@ -274,6 +273,7 @@ pub async fn compactor(world: Arc<World>) {
                 });
             }
         }
+        run_compactor(&world).await;
     }
 }
 
