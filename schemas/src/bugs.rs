@@ -150,7 +150,7 @@ bugs! {
     /// A merge leaves a row out, and nobody holds what was written against what was read.
     MergeIsNotProven = "merge-is-not-proven" breaks [6, 7];
     /// Uploads that may still be committed are deleted.
-    TidiesTooEarly = "tidies-too-early" breaks [1, 6];
+    TidiesTooEarly = "tidies-too-early" breaks [1, 5, 6];
     /// A plan whose ranges somebody else has committed is committed all the same.
     RangesOverlap = "ranges-overlap" breaks [5, 6];
 
