@@ -1,4 +1,4 @@
-//! `tests/simulate --seeds N [--from S] [--scenario NAME]`; `tests/run` lives through 60.
+//! `tests/simulate --seeds N [--from S] [--scenario NAME]`; `tests/run` lives through 200.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use crate::runner::{Order, Tally, faults, hear_panics, least, live, run};
 use crate::trace::time;
 
 /// Histories, where no number is given.
-const HISTORIES: u64 = 60;
+const HISTORIES: u64 = 200;
 /// Lines of the trace shown before a violation.
 const SHOWN: usize = 60;
 
