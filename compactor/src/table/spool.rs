@@ -20,6 +20,8 @@ pub const MAX_LINE: u64 = 8 << 20;
 /// The format of the directory.
 const FORMAT: u32 = 1;
 const HEADER: &str = "reading.json";
+/// What stands in a line around its item: a letter, the time, the line's end.
+const HEAD: u64 = 32;
 
 /// What is being read. A directory of another reading is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,7 +182,7 @@ impl Part {
 /// One line without its end, and its length with it; `None` at the end of the file or at a line that was cut off.
 fn next_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<u64>> {
     line.clear();
-    let bytes = lines.take(MAX_LINE).read_until(b'\n', line)?;
+    let bytes = lines.take(MAX_LINE + HEAD).read_until(b'\n', line)?;
     if line.pop() != Some(b'\n') {
         return Ok(None);
     }
@@ -279,6 +281,22 @@ mod tests {
             assert_eq!(again.get(item.part, item.offset).unwrap(), item);
         }
         assert_eq!(again.header().began_us, 7);
+    }
+
+    /// An export's line may be as long as a line is at all: behind such an item the part goes on.
+    #[test]
+    fn the_longest_item_does_not_end_its_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path());
+        let mut part = spool.resume(0).unwrap();
+        let longest = "x".repeat(MAX_LINE as usize);
+        part.item(i64::MIN, &longest).unwrap();
+        part.item(2, "{}").unwrap();
+        part.close(None).unwrap();
+        drop(part);
+        assert_eq!(spool.resume(0).unwrap().items(), 2);
+        spool.resume(1).unwrap().close(None).unwrap();
+        assert_eq!(texts(&spool).len(), 2);
     }
 
     #[test]
