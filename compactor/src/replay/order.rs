@@ -13,7 +13,8 @@
 //!
 //! Two kinds of rows were never in the stream, see [`ShardId::is_beside_the_stream`]:
 //!
-//! - *Backfilled* rows are items that were there before capture began: they come first.
+//! - *Backfilled* rows are items that were there before capture began: they come first. One that says so stands for an item that
+//!   came back unseen: it comes just behind the removal that it names.
 //! - *Strays* were too large for the stream; the relay quarantined them and they were redriven. They have the number that
 //!   DynamoDB Streams gave them, and so have all other records of their table's relay, inside the record. A stray comes just before the
 //!   first record of its item that has a greater such number; where there is none, at the end.
@@ -35,6 +36,8 @@ const LAST: u8 = 2;
 const BEFORE: u8 = 0;
 /// The record itself.
 const ITSELF: u8 = 1;
+/// A backfilled row, behind the removal of that number.
+const BEHIND: u8 = 2;
 
 /// What a row is to the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +61,16 @@ pub fn standing(shard: &ShardId) -> Standing {
     }
 }
 
-/// The place of a row that is no stray.
-pub fn sort_key(shard: &ShardId, sequence: &SequenceNumber, key: EventKey) -> SortKey {
-    let class = if standing(shard) == Standing::Backfilled { FIRST } else { STREAM };
+/// The place of a row that is no stray. `behind`: of a backfilled row, the removal that it stands behind.
+pub fn sort_key(shard: &ShardId, sequence: &SequenceNumber, behind: Option<&SequenceNumber>, key: EventKey) -> SortKey {
+    let (class, number, side) = match (standing(shard), behind) {
+        (Standing::Backfilled, Some(removal)) => (STREAM, removal, BEHIND),
+        (Standing::Backfilled, None) => (FIRST, sequence, ITSELF),
+        _ => (STREAM, sequence, ITSELF),
+    };
     let mut bytes = vec![class];
-    push_number(&mut bytes, sequence);
-    bytes.push(ITSELF);
+    push_number(&mut bytes, number);
+    bytes.push(side);
     bytes.extend(shard.as_str().bytes());
     bytes.push(0);
     bytes.extend(key.as_bytes());
@@ -116,7 +123,7 @@ mod tests {
 
     fn key(shard: &str, sequence: &str, id: &str) -> SortKey {
         let event = EventKey::new(1, id.as_bytes()).unwrap();
-        sort_key(&shard.parse().unwrap(), &sequence.parse().unwrap(), event)
+        sort_key(&shard.parse().unwrap(), &sequence.parse().unwrap(), None, event)
     }
 
     proptest! {

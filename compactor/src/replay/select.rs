@@ -14,6 +14,7 @@ use super::question::Question;
 use super::send::Parcel;
 use crate::bucket::Objects;
 use crate::contributions::spill::{Sorted, Sorter};
+use crate::items::change::Said;
 use crate::log::{AddedFile, State};
 use crate::rows::rebuild::{COLUMNS, Outline, Rebuilder};
 
@@ -169,14 +170,16 @@ impl Selection<'_> {
             let number = |record: &str| order::streams_sequence(record);
             let Some(record) = rebuilt.record else { return Ok(()) };
             let own = (!survey.strays.is_empty()).then(|| number(&record)).flatten();
+            let standing = order::standing(&rebuilt.shard);
+            let behind = (standing == Standing::Backfilled).then(|| Said::read(&record).behind).flatten();
             let Some(parcel) = parcel(record) else { return Ok(()) };
-            if order::standing(&rebuilt.shard) == Standing::Stray {
+            if standing == Standing::Stray {
                 // Without a number of its own it takes the one that it is quarantined under, which is the same.
                 let own = own.unwrap_or(rebuilt.sequence);
                 sorter_push(&mut aside, stray_entry(&own, outline.key), &parcel)?;
                 return Ok(());
             }
-            let key = order::sort_key(&rebuilt.shard, &rebuilt.sequence, outline.key);
+            let key = order::sort_key(&rebuilt.shard, &rebuilt.sequence, behind.as_ref(), outline.key);
             if let Some(own) = own.filter(|_| survey.strays.contains(&parcel.partition_key)) {
                 numbers.entry(parcel.partition_key.clone()).or_default().insert(own, key.clone());
             }

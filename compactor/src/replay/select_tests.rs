@@ -109,6 +109,27 @@ proptest! {
     }
 }
 
+/// An item came, went, and came back while nobody captured it: its backfilled row must not be sent before it went.
+#[test]
+fn a_backfilled_row_is_sent_right_behind_the_removal_that_it_names() {
+    let backfilled = |own: u64, behind: &str| {
+        let ours = format!(r#""recount":{{"origin":"backfill x","behind":{behind}}},"eventSourceARN""#);
+        change(1, own, NOVEMBER).replace(r#","SequenceNumber":"#, r#","Unused":"#).replace(r#""eventSourceARN""#, &ours)
+    };
+    let rows = vec![
+        row(&backfilled(1, "null"), "backfill-00", 2),
+        row(&change(1, 2, NOVEMBER), "s0", 100),
+        row(&change(1, 3, NOVEMBER), "s0", 1_000),
+        row(&backfilled(4, r#""1000""#), "backfill-00", 1),
+        row(&change(1, 5, NOVEMBER), "s1", 1_001),
+    ];
+    let (question, round) = everything();
+    for per_file in [1, 5] {
+        let sent = replayed(&question, &round, rows.iter().rev().cloned().collect(), per_file);
+        assert_eq!(sent, [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]);
+    }
+}
+
 #[test]
 fn only_what_is_asked_for_is_sent() {
     let rows = || -> Vec<ArchivedRow> {
