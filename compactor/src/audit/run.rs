@@ -88,8 +88,8 @@ impl Counts {
 }
 
 /// Attributes that the archive does not keep.
-pub fn omitted(_definition: &recount_schemas::Definition) -> Vec<String> {
-    Vec::new()
+pub fn omitted(definition: &recount_schemas::Definition) -> Vec<String> {
+    definition.archive.omit.clone()
 }
 
 /// Holds the archive against the table. `says` is told which step is being made.

@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::contributions::ReadError;
 use crate::contributions::spill::Sorter;
 use crate::items::change::Said;
-use crate::items::read::changes;
+use crate::items::read::{changes, without};
 use crate::items::walk::{push_change, push_seen};
 use crate::items::{Seen, Side, Unnamed, Walk};
 use crate::log::AddedFile;
@@ -189,6 +189,8 @@ impl Making<'_> {
     ) -> Result<(), BackfillError> {
         let definition = &self.context.definition;
         let keys = key_of(&definition.key, &image).ok_or_else(|| self.no_key())?;
+        // The plan is an object of the bucket too.
+        let image = without(image, &definition.archive.omit);
         let missing = Missing { event_id, item, keys, image, behind, read_us };
         let record = missing.record(&definition.table, self.created_us, "plan");
         let judged = match judge(definition, &record, self.created_us) {

@@ -8,6 +8,9 @@
 //! A backfilled insertion stands for one that was never captured. It comes before every captured change of its item, or,
 //! where it says so, right behind the removal that ended the item's life before.
 
+use std::collections::BTreeSet;
+
+use recount_schemas::change::omit::Omitted;
 use recount_schemas::{EventKey, EventName, Group, Month, SequenceNumber};
 use serde::Deserialize;
 
@@ -155,6 +158,8 @@ pub struct Said {
     pub twice: bool,
     /// Of a backfilled row, the removal that it stands behind.
     pub behind: Option<SequenceNumber>,
+    /// The attributes that its images were archived without.
+    pub lacks: BTreeSet<String>,
 }
 
 impl Said {
@@ -170,8 +175,12 @@ impl Said {
         struct Ours {
             behind: Option<SequenceNumber>,
         }
+        let lacks = || Omitted::read(envelope).map(|omitted| omitted.attributes).unwrap_or_default();
         match serde_json::from_str::<Envelope>(envelope) {
-            Ok(read) => Self { twice: read.table.is_some(), behind: read.recount.and_then(|ours| ours.behind) },
+            Ok(read) => {
+                let behind = read.recount.and_then(|ours| ours.behind);
+                Self { twice: read.table.is_some(), behind, lacks: lacks() }
+            }
             Err(_) => Self::default(),
         }
     }

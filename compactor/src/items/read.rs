@@ -148,6 +148,8 @@ impl<'b> Columns<'b> {
         let optional = |texts: &'b StringArray| texts.is_valid(i).then(|| texts.value(i));
         let image = optional(self.images).and_then(|text| parse(text, said.binary()));
         let keys = optional(self.item_keys).and_then(|text| parse(text, said.binary()));
+        // What was omitted once and is not any more: the content cannot be compared.
+        let lacks = said.lacks.iter().any(|name| !omitted.contains(name));
         let text = |item: &Item| key_text(&definition.key, item);
         let Some(item) = keys.as_ref().and_then(text).or_else(|| image.as_ref().and_then(text)) else {
             return Ok(None);
@@ -160,6 +162,7 @@ impl<'b> Columns<'b> {
             key,
             state: match (name, image) {
                 (EventName::Remove, _) => State::Absent,
+                (_, Some(_)) if lacks => State::Unknown,
                 (_, Some(image)) => State::Image(item_hash(&without(image, omitted))),
                 (_, None) => State::Unknown,
             },

@@ -12,6 +12,8 @@
 
 pub mod claims;
 pub mod lookup;
+#[cfg(test)]
+mod omit_tests;
 pub mod prove;
 pub mod ranged;
 pub mod reader;

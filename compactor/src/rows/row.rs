@@ -1,6 +1,7 @@
 //! A judged record as a row of the archive.
 
 use recount_schemas::change::envelope;
+use recount_schemas::change::omit::{Kept, omit};
 use recount_schemas::definition::Count;
 use recount_schemas::fold::Group;
 use recount_schemas::{Amount, Cell, Definition, Delta, EventKey, EventName, Judged, Month, SequenceNumber, ShardId};
@@ -40,7 +41,7 @@ pub struct ArchivedRow {
     pub table: String,
     /// Where the record stood.
     pub place: Place,
-    /// JSON text as it came, and likewise the next three.
+    /// JSON text as it came, and likewise the next three; the images without what the definition omits.
     pub keys: Option<String>,
     /// The item after the change.
     pub new_image: Option<String>,
@@ -59,10 +60,17 @@ pub struct ArchivedRow {
 }
 
 impl ArchivedRow {
-    /// The row of a record judged by `definition`: `raw` is the text that was judged, `content` its change's content hash.
+    /// The row of a record judged by `definition`: `raw` is the text that was judged, `content` its change's content hash. Of
+    /// attributes that the definition omits, only this hash knows.
     pub fn new(definition: &Definition, judged: &Judged<'_>, content: [u8; 16], raw: &str, place: Place) -> Self {
         let change = &judged.change;
         let owned = |text: Option<&str>| text.map(str::to_owned);
+        // What was judged can be stripped; should that ever not hold, the whole record is kept instead.
+        let envelope = envelope::strip(raw).unwrap_or_else(|_| raw.to_owned());
+        let Kept { new_image, old_image, envelope } = match omit(change, &envelope, &definition.archive.omit) {
+            Some(kept) => kept,
+            None => Kept { new_image: owned(change.new_image), old_image: owned(change.old_image), envelope },
+        };
         Self {
             key: judged.key,
             month: judged.month,
@@ -75,11 +83,10 @@ impl ArchivedRow {
             table: change.table.to_string(),
             place,
             keys: owned(change.keys),
-            new_image: owned(change.new_image),
-            old_image: owned(change.old_image),
+            new_image,
+            old_image,
             user_identity: owned(change.user_identity),
-            // What was judged can be stripped; should that ever not hold, the whole record is kept instead.
-            envelope: envelope::strip(raw).unwrap_or_else(|_| raw.to_owned()),
+            envelope,
             content,
             measures: judged.measures.clone(),
             contributions: match definition.count {

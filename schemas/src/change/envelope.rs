@@ -54,12 +54,12 @@ pub fn restore(
 }
 
 /// A member's value as it came.
-fn verbatim(out: &mut String, _name: &str, raw: &str) -> Result<(), serde_json::Error> {
+pub(super) fn verbatim(out: &mut String, _name: &str, raw: &str) -> Result<(), serde_json::Error> {
     out.push_str(raw);
     Ok(())
 }
 
-fn write_object<'a>(
+pub(super) fn write_object<'a>(
     out: &mut String,
     members: impl Iterator<Item = (Cow<'a, str>, &'a str)>,
     mut value: impl FnMut(&mut String, &str, &'a str) -> Result<(), serde_json::Error>,
@@ -78,7 +78,7 @@ fn write_object<'a>(
 }
 
 /// The members of a JSON object, values as their text.
-fn members(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, serde_json::Error> {
+pub(super) fn members(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, serde_json::Error> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
         type Value = Vec<(Cow<'de, str>, &'de str)>;

@@ -17,6 +17,7 @@ pub mod attribute;
 pub mod canonical;
 pub mod decode;
 pub mod envelope;
+pub mod omit;
 
 use std::borrow::Cow;
 

@@ -6,10 +6,16 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Count, Definition, EpochUnit, Identity, Measure, OccurredAt, Quota, Zone};
+use super::{Archive, Count, Definition, EpochUnit, Identity, Measure, OccurredAt, Quota, Zone};
 
 /// The most measures that a definition can sum: each is an operand of every update of a cell.
 pub const MAX_MEASURES: usize = 8;
+/// The most attributes that the archive can omit.
+pub const MAX_OMITTED: usize = 64;
+/// The longest name of one, in bytes.
+pub const MAX_OMITTED_NAME: usize = 255;
+/// The most months that images can be retained, if not for ever.
+pub const MAX_RETAINED_MONTHS: u16 = 1_200;
 /// The largest definition that is read, in bytes.
 pub const MAX_FILE: usize = 1 << 20;
 
@@ -32,6 +38,8 @@ struct File {
     fold: Spanned<Fold>,
     #[serde(default)]
     quota: QuotaTable,
+    #[serde(default)]
+    archive: ArchiveTable,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +100,13 @@ struct QuotaTable {
     default: Option<u64>,
     #[serde(default)]
     groups: BTreeMap<String, u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ArchiveTable {
+    omit: Option<Spanned<Vec<Spanned<String>>>>,
+    retain_months: Option<Spanned<u16>>,
 }
 
 type Wrong = (Range<usize>, String);
@@ -160,7 +175,14 @@ fn check(file: File) -> Result<Definition, Wrong> {
         n => Err((days.span(), format!("ledger_days is 3 to 3650 and more than the stream's retention + 2, not {n}"))),
     })?;
     let quota = Quota { default: file.quota.default, groups: file.quota.groups };
-    Ok(Definition {
+    let retain_months = match file.archive.retain_months {
+        Some(months) if !(1..=MAX_RETAINED_MONTHS).contains(months.get_ref()) => {
+            let message = format!("retain_months is 1 to {MAX_RETAINED_MONTHS}, not {}", months.get_ref());
+            return Err((months.span(), message));
+        }
+        months => months.map(Spanned::into_inner),
+    };
+    let definition = Definition {
         table,
         key,
         group_by,
@@ -172,9 +194,43 @@ fn check(file: File) -> Result<Definition, Wrong> {
         lanes,
         ledger_days,
         quota,
+        archive: Archive { omit: Vec::new(), retain_months },
         hash: String::new(),
+    };
+    let omit = file.archive.omit.map_or(Ok(Vec::new()), |omit| omitted(omit.span(), omit.into_inner(), &definition))?;
+    Ok(Definition { archive: Archive { omit, retain_months }, ..definition }.seal())
+}
+
+fn omitted(span: Range<usize>, names: Vec<Spanned<String>>, definition: &Definition) -> Result<Vec<String>, Wrong> {
+    if names.len() > MAX_OMITTED {
+        return Err((span, format!("omit names at most {MAX_OMITTED} attributes")));
     }
-    .seal())
+    let mut omitted = BTreeSet::new();
+    for name in names {
+        let (span, name) = (name.span(), name.into_inner());
+        if !(1..=MAX_OMITTED_NAME).contains(&name.len()) {
+            return Err((span, format!("omit: an attribute's name has 1 to {MAX_OMITTED_NAME} bytes")));
+        }
+        let is = |other: &String| *other == name;
+        let needed = if definition.key.iter().any(is) {
+            Some("it is the table's key")
+        } else if is(&definition.group_by) {
+            Some("it is group_by")
+        } else if definition.occurred_at.attribute() == Some(&name) {
+            Some("it is occurred_at")
+        } else if definition.measures.iter().any(|measure| is(&measure.attribute)) {
+            Some("it is summed")
+        } else {
+            None
+        };
+        if let Some(why) = needed {
+            return Err((span, format!("omit: {name:?} cannot be left out of the archive: {why}")));
+        }
+        if !omitted.insert(name.clone()) {
+            return Err((span, format!("omit names {name:?} twice")));
+        }
+    }
+    Ok(omitted.into_iter().collect())
 }
 
 fn attribute(what: &str, name: &Spanned<String>) -> Result<String, Wrong> {
@@ -312,6 +368,51 @@ groups = { acme = 500000 }
     }
 
     #[test]
+    fn what_the_archive_keeps() {
+        let parse = |archive: &str| Definition::parse(&format!("{SCANS}[archive]\n{archive}\n"), "recount.toml");
+        let archive = |text: &str| parse(text).unwrap().archive;
+        assert_eq!(archive(""), Archive::default());
+        let kept = archive("omit = [\"phone\", \"mail\"]\nretain_months = 1");
+        assert_eq!(kept, Archive { omit: vec!["mail".into(), "phone".into()], retain_months: Some(1) });
+        let many = |n: usize| format!("omit = [{}]", (0..n).map(|i| format!("\"a{i}\",")).collect::<String>());
+        let long = |n: usize| format!("omit = [\"{}\"]", "x".repeat(n));
+        for most in [many(64), long(255), "retain_months = 1200".to_owned()] {
+            assert!(parse(&most).is_ok(), "{most}");
+        }
+        let wrong = [
+            "omit = [\n\"mail\",\n\"scan_id\"]".to_owned(),
+            "omit = [\"project_id\"]".to_owned(),
+            "omit = [\"scanned_at\"]".to_owned(),
+            "omit = [\"bytes\"]".to_owned(),
+            "omit = [\"mail\", \"mail\"]".to_owned(),
+            "omit = [\"\"]".to_owned(),
+            long(256),
+            many(65),
+            "omit = \"mail\"".to_owned(),
+            "retain_months = 0".to_owned(),
+            "retain_months = 1201".to_owned(),
+            "retain_months = -1".to_owned(),
+            "retain = 1".to_owned(),
+        ];
+        let errors: Vec<String> = wrong.iter().map(|text| parse(text).unwrap_err().to_string()).collect();
+        insta::assert_snapshot!(errors.join("\n"), @r#"
+        recount.toml:22: omit: "scan_id" cannot be left out of the archive: it is the table's key
+        recount.toml:20: omit: "project_id" cannot be left out of the archive: it is group_by
+        recount.toml:20: omit: "scanned_at" cannot be left out of the archive: it is occurred_at
+        recount.toml:20: omit: "bytes" cannot be left out of the archive: it is summed
+        recount.toml:20: omit names "mail" twice
+        recount.toml:20: omit: an attribute's name has 1 to 255 bytes
+        recount.toml:20: omit: an attribute's name has 1 to 255 bytes
+        recount.toml:20: omit names at most 64 attributes
+        recount.toml:20: invalid type: string "mail", expected a sequence
+        recount.toml:20: retain_months is 1 to 1200, not 0
+        recount.toml:20: retain_months is 1 to 1200, not 1201
+        recount.toml:20: invalid value: integer `-1`, expected u16
+        recount.toml:20: unknown field `retain`, expected `omit` or `retain_months`
+        "#);
+    }
+
+    #[test]
     fn a_file_is_bounded() {
         let padded = |length: usize| format!("{SCANS}{}", " ".repeat(length - SCANS.len()));
         assert!(Definition::parse(&padded(MAX_FILE), "x").is_ok());
@@ -337,9 +438,10 @@ groups = { acme = 500000 }
     }
 
     #[test]
-    fn the_hash_covers_all_but_quotas_and_layout() {
+    fn the_hash_covers_all_but_quotas_archive_and_layout() {
         let hash = |text: &str| Definition::parse(text, "x").unwrap().hash().to_owned();
         let base = hash(SCANS);
+        assert_eq!(base, hash(&format!("{SCANS}[archive]\nomit = [\"mail\"]\nretain_months = 12\n")));
         assert_eq!(base, hash(&SCANS.replace("10000", "20000").replace("lanes = 1", "lanes = 1  # one")));
         for (from, to) in [
             ("project_id", "tenant"),

@@ -1,7 +1,8 @@
 //! What is counted: the definition, read from `recount.toml`.
 //!
 //! The [`file`](mod@file) gives texts; what is here has been checked, so that no other code asks again. The [`hash`](Definition::hash)
-//! stands beside the totals: any change but one of quotas makes other totals, hence a rebuild, never an edit in place.
+//! stands beside the totals: any change but one of the quotas, or of what the archive keeps of images, makes other totals, hence a
+//! rebuild, never an edit in place.
 
 pub mod file;
 
@@ -37,6 +38,8 @@ pub struct Definition {
     pub ledger_days: u16,
     /// How many events a group may have in a month.
     pub quota: Quota,
+    /// What the archive keeps of images.
+    pub archive: Archive,
     hash: String,
 }
 
@@ -158,6 +161,16 @@ pub struct Quota {
     pub groups: BTreeMap<String, u64>,
 }
 
+/// What the archive keeps of images: no total depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Archive {
+    /// The top-level attributes that are left out of archived images, sorted. None of them is part of the key, the group, the time
+    /// or a measure.
+    pub omit: Vec<String>,
+    /// The images of the present month, and of so many before it, are kept; those of older months are erased. `None` keeps all.
+    pub retain_months: Option<u16>,
+}
+
 impl Quota {
     /// The quota of a group, if it has one.
     pub fn of(&self, group: &str) -> Option<u64> {
@@ -169,8 +182,8 @@ impl Definition {
     /// The version of the rules by which a definition makes totals; part of the hash.
     pub const RULES: u32 = 1;
 
-    /// BLAKE3 over everything that decides what the totals are, as 64 hexadecimal digits: all but the quotas. The ledger's
-    /// days are among it: pages expire by the days in force when they were put, so a longer ledger would take for uncounted
+    /// BLAKE3 over everything that decides what the totals are, as 64 hexadecimal digits: all but the quotas and what the archive
+    /// keeps of images. The ledger's days are among it: pages expire by the days in force when they were put, so a longer ledger would take for uncounted
     /// what it has only forgotten.
     pub fn hash(&self) -> &str {
         &self.hash
