@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | lowers nothing | never |
 //! | declares keys void | one of them was created while the hole came about: a key says when |
-//! | lowers a number without naming a key | the definition has no time of the event, and the cell's month meets the hole's time; or it has one, and then any month may |
+//! | lowers a number without naming a key, or by more events than it names keys | the definition has no time of the event, and the cell's month meets the hole's time; or it has one, and then any month may |
 
 use recount_schemas::definition::OccurredAt;
 use recount_schemas::{Amount, Cell, Definition, Month};
@@ -56,8 +56,13 @@ fn may_explain(hole: &Hole, cell: &CellPlan, definition: &Definition) -> bool {
     if !lowers {
         return false;
     }
-    if !cell.void.is_empty() {
-        return cell.void.iter().any(|key| (from..=to).contains(&key.created_ms()));
+    let named = i64::try_from(cell.void.len()).unwrap_or(i64::MAX);
+    if cell.void.iter().any(|key| (from..=to).contains(&key.created_ms())) {
+        return true;
+    }
+    // A key has counted one event at most. What goes beyond the keys names nobody, as where there is no key at all.
+    if named > 0 && cell.add.events >= -named {
+        return false;
     }
     if definition.occurred_at != OccurredAt::CreationTime {
         return true;
@@ -120,6 +125,10 @@ mod tests {
             ("2026-11", -1, &[NOVEMBER - 3_600_000], "", true),
             ("2026-10", -1, &[NOVEMBER - 2 * DAY], own_time, true),
             ("2026-11", -1, &[NOVEMBER - 9 * DAY, NOVEMBER + 9 * DAY], own_time, false),
+            ("2026-11", -2, &[NOVEMBER - 9 * DAY, NOVEMBER + 9 * DAY], own_time, false),
+            ("2026-11", -3, &[NOVEMBER - 9 * DAY, NOVEMBER + 9 * DAY], own_time, true),
+            ("2026-11", -3, &[NOVEMBER - 9 * DAY], "", true),
+            ("2026-09", -3, &[NOVEMBER - 9 * DAY], "", false),
         ] {
             assert_eq!(is_withheld(month, add, void, fold), expected, "{month} {add} {void:?} {fold}");
         }
