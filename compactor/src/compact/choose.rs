@@ -5,7 +5,11 @@
 //! as the one it came from, and a handful of new commits does not rewrite a day. (A file counts as [`LEAST_BYTES`] at least:
 //! what costs is opening it.)
 //!
+//! A file of which the log does not say what its rows count is written anew whatever its size ([`uncounted`]).
+//!
 //! They are merged in groups that fit the memory; what remains of a group alone is left as it is.
+
+use std::collections::BTreeSet;
 
 use crate::log::AddedFile;
 
@@ -46,6 +50,14 @@ pub fn choose<'f>(files: impl IntoIterator<Item = &'f AddedFile>, limits: &Limit
     }
     groups.retain(|group| group.len() > 1);
     groups
+}
+
+/// Files of which the log does not say what their rows count, and which are in none of the groups: each is written anew
+/// alone, once, so that it does. Logs of the first format do not; nothing could be erased from their files.
+pub fn uncounted<'f>(files: impl IntoIterator<Item = &'f AddedFile>, groups: &[Vec<AddedFile>]) -> Vec<Vec<AddedFile>> {
+    let chosen: BTreeSet<&str> = groups.iter().flatten().map(|file| file.target.as_str()).collect();
+    let files = files.into_iter().filter(|file| file.fingerprint.counts.is_none());
+    files.filter(|file| !chosen.contains(file.target.as_str())).map(|file| vec![file.clone()]).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Deleting removed files, once nobody reads them any more.
 //!
-//! A file is removed when its month got a greater version than its directory's. It is deleted when the present version has
-//! been shown for the grace; a name that no entry gave out is left for whoever put it there. What is found is what is listed,
+//! A file is removed when its month got a greater version than its directory's. It is deleted when that version has been
+//! shown for the grace, where there is a catalog the present one; a name that no entry gave out is left for whoever put it there. What is found is what is listed,
 //! so a copy that came late into an old directory goes as well, with the next run.
 
 use std::collections::BTreeMap;
@@ -42,6 +42,11 @@ pub async fn shown_since<O: Objects>(
         let shown = catalog.shown(month).await.map_err(ArchiveError::Catalog)?;
         return Ok(shown.filter(|shown| shown.version == version).map(|shown| shown.moved_ms));
     }
+    written_since(objects, month, version).await
+}
+
+/// When the last file of the entry that made a month's version was written, ms since 1970.
+pub async fn written_since<O: Objects>(objects: &O, month: Month, version: u64) -> Result<Option<i64>, CompactError> {
     let mut since = None;
     let directory = names::version(month, version);
     let mut listing = Listing::new(objects, &directory);

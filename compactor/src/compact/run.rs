@@ -1,6 +1,6 @@
 //! A run: for each month that is due, choose, merge, prove, upload, put the entry; then delete what nobody reads any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use recount_schemas::bugs::{self, Bug};
 use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::{Definition, Month};
 
-use super::choose::choose;
-use super::delete::{delete, removed, shown_since};
+use super::choose::{choose, uncounted};
+use super::delete::{delete, removed, shown_since, written_since};
 use super::merge::Merger;
 use super::replace::Replacement;
 use super::report::{CompactReport, MonthReport, Outcome};
@@ -18,7 +18,7 @@ use crate::archive::ArchiveError;
 use crate::archive::finish::Catalog;
 use crate::archive::life::Life;
 use crate::archive::tidy::tidy;
-use crate::bucket::{Bucket, Objects};
+use crate::bucket::{Bucket, Listed, Objects};
 use crate::commit::{self, Committer, Ended};
 use crate::log::state::window;
 use crate::log::{AddedFile, Fingerprint, Kind, LogStore, State, names};
@@ -65,14 +65,11 @@ impl<O: Objects> Compactor<O> {
         for month in months(&state, only) {
             let due = self.due(&state, month).await?;
             self.plan_month(&state, month, due, &mut report);
-            let removed = removed(&self.objects, &log, &state, month).await?;
-            let files = removed.values().flatten();
-            if due.is_ok() {
-                report.deleted += files.clone().count() as u64;
-                report.deleted_bytes += files.map(|file| file.meta.bytes).sum::<u64>();
-            } else {
-                report.waiting += files.count() as u64;
-            }
+            let (gone, waiting) = self.removed(&log, &state, month).await?;
+            let files = gone.values().flatten();
+            report.deleted += files.clone().count() as u64;
+            report.deleted_bytes += files.map(|file| file.meta.bytes).sum::<u64>();
+            report.waiting += waiting;
         }
         report.finished = report.deleted == 0 && report.months.values().all(|month| month.outcome != Outcome::Planned);
         Ok(report)
@@ -132,6 +129,8 @@ impl<O: Objects> Compactor<O> {
         committer.finish(&mut state).await?;
         self.move_what_is_behind(&state, life).await?;
         for month in months(&state, only) {
+            // Before the month is compacted again: that begins its grace anew, and what is due would wait for ever.
+            self.delete_removed(log, &state, month, life, report).await?;
             let due = self.due(&state, month).await?;
             let Some(groups) = self.plan_month(&state, month, due, report) else { continue };
             let (outcome, outputs) = self.month(month, groups, &committer, &mut state, &mut report.races).await?;
@@ -142,21 +141,61 @@ impl<O: Objects> Compactor<O> {
             }
         }
         for month in months(&state, only) {
-            let removed = removed(&self.objects, log, &state, month).await?;
-            if removed.is_empty() {
-                continue;
-            }
-            if self.due(&state, month).await?.is_ok() {
-                let gone = delete(&self.objects, removed, life).await?;
-                report.deleted += gone.files;
-                report.deleted_bytes += gone.bytes;
-            } else {
-                report.waiting += removed.values().map(Vec::len).sum::<usize>() as u64;
-            }
+            report.waiting += self.delete_removed(log, &state, month, life, report).await?;
         }
         report.tidied = tidy(&self.objects, &state, life).await?;
         report.log_entries = state.next;
         Ok(())
+    }
+
+    /// Deletes the removed files of a month that are due. Returns how many are not.
+    async fn delete_removed(
+        &self,
+        log: &LogStore<O>,
+        state: &State,
+        month: Month,
+        life: &Life,
+        report: &mut CompactReport,
+    ) -> Result<u64, CompactError> {
+        let (gone, waiting) = self.removed(log, state, month).await?;
+        let gone = delete(&self.objects, gone, life).await?;
+        report.deleted += gone.files;
+        report.deleted_bytes += gone.bytes;
+        Ok(waiting)
+    }
+
+    /// The removed files of a month that may be deleted now, and how many others there are.
+    ///
+    /// Without a catalog those of a version are due when the next version has been there for the grace: an erasure makes
+    /// a new version whenever it is asked to, and must not put off what an earlier one removed.
+    async fn removed(
+        &self,
+        log: &LogStore<O>,
+        state: &State,
+        month: Month,
+    ) -> Result<(BTreeMap<u64, Vec<Listed>>, u64), CompactError> {
+        let mut due = removed(&self.objects, log, state, month).await?;
+        let versions: Vec<u64> = due.keys().copied().collect();
+        let mut kept = BTreeMap::new();
+        if self.catalog.is_some() && !due.is_empty() {
+            if self.due(state, month).await?.is_err() {
+                kept = std::mem::take(&mut due);
+            }
+        } else if !self.limits.grace.is_zero() {
+            let present = state.version(month);
+            for (i, version) in versions.iter().enumerate() {
+                let next = versions.get(i + 1).copied().unwrap_or(present);
+                let since = match written_since(&self.objects, month, next).await? {
+                    None if next != present => written_since(&self.objects, month, present).await?,
+                    since => since,
+                };
+                if self.wait(since).is_err() {
+                    kept = due.split_off(version);
+                    break;
+                }
+            }
+        }
+        Ok((due, kept.values().map(Vec::len).sum::<usize>() as u64))
     }
 
     /// A month's location that is behind its version is moved, whoever should have done it.
@@ -174,12 +213,17 @@ impl<O: Objects> Compactor<O> {
         if state.version(month) == 0 || (self.limits.grace.is_zero() && self.catalog.is_none()) {
             return Ok(Ok(()));
         }
+        Ok(self.wait(shown_since(&self.objects, self.catalog.as_deref(), state, month).await?))
+    }
+
+    /// Whether the grace from then is over; else when it is, ms since 1970.
+    fn wait(&self, since_ms: Option<i64>) -> Result<(), i64> {
         let grace_ms = i64::try_from(self.limits.grace.as_millis()).unwrap_or(i64::MAX);
         let now_ms = self.host.now_ms();
-        Ok(match shown_since(&self.objects, self.catalog.as_deref(), state, month).await? {
+        match since_ms {
             Some(since_ms) if since_ms.saturating_add(grace_ms) <= now_ms => Ok(()),
             since_ms => Err(since_ms.unwrap_or(now_ms).saturating_add(grace_ms)),
-        })
+        }
     }
 
     /// What is to be merged of a month, noted in the report.
@@ -191,7 +235,8 @@ impl<O: Objects> Compactor<O> {
         report: &mut CompactReport,
     ) -> Option<Vec<Vec<AddedFile>>> {
         let live = state.files.get(&month)?;
-        let groups = choose(live.values().map(|live| &live.file), &self.limits);
+        let mut groups = choose(live.values().map(|live| &live.file), &self.limits);
+        groups.extend(uncounted(live.values().map(|live| &live.file), &groups));
         if groups.is_empty() {
             return None;
         }
