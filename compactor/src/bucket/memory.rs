@@ -24,6 +24,9 @@ pub(crate) enum Fault {
 /// Decides the fault of each write, by its action and key; it may also panic, which stands for a crash there.
 pub(crate) type Faults = dyn FnMut(&'static str, &str) -> Fault + Send;
 
+/// Is told the key of each object of which bytes are read.
+pub(crate) type Reads = dyn FnMut(&str) + Send;
+
 type Late = Box<dyn FnOnce(&Memory) + Send>;
 
 /// A bucket in memory. Clones share the contents; each has its own faults.
@@ -36,13 +39,16 @@ pub(crate) struct Memory {
     /// Requests that have not landed yet.
     late: Arc<Mutex<Vec<Late>>>,
     faults: Arc<Mutex<Box<Faults>>>,
+    reads: Arc<Mutex<Box<Reads>>>,
 }
 
 impl Memory {
     pub(crate) fn new() -> Self {
         let faults: Box<Faults> = Box::new(|_, _| Fault::None);
+        let reads: Box<Reads> = Box::new(|_| {});
         let (objects, modified, late) = Default::default();
-        Self { objects, modified, clock: None, late, faults: Arc::new(Mutex::new(faults)) }
+        let (faults, reads) = (Arc::new(Mutex::new(faults)), Arc::new(Mutex::new(reads)));
+        Self { objects, modified, clock: None, late, faults, reads }
     }
 
     /// One that knows when its objects were written.
@@ -58,6 +64,11 @@ impl Memory {
     /// The same contents seen by another caller, with faults of its own.
     pub(crate) fn with_faults(&self, faults: impl FnMut(&'static str, &str) -> Fault + Send + 'static) -> Self {
         Self { faults: Arc::new(Mutex::new(Box::new(faults))), ..self.clone() }
+    }
+
+    /// The same contents seen by a caller whose reads are heard of.
+    pub(crate) fn with_reads(&self, reads: impl FnMut(&str) + Send + 'static) -> Self {
+        Self { reads: Arc::new(Mutex::new(Box::new(reads))), ..self.clone() }
     }
 
     pub(crate) fn keys(&self, prefix: &str) -> Vec<String> {
@@ -129,6 +140,7 @@ impl Objects for Memory {
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, BucketError> {
         crate::testing::pause().await;
+        (self.reads.lock().unwrap())(key);
         let bytes = self.bytes(key);
         let bytes = bytes.ok_or_else(|| BucketError::Missing { bucket: "memory".into(), key: key.into() })?;
         if range.end > bytes.len() as u64 {

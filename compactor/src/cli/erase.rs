@@ -31,7 +31,7 @@ Examples:
   recount erase scan_id=s-17 --confirm            erase it; the replaced files stay for the grace
   recount erase scan_id=s-17 --grace 0 --confirm  and delete the replaced files at once
   recount erase '{\"pk\":\"a\",\"sk\":{\"N\":\"7\"}}'     a key as JSON, plain or as DynamoDB types it
-  recount erase --before 2025-01 --confirm        the same for every row of the months before January 2025
+  recount erase --before 2025-01 --confirm        every row of the months before January 2025; no kept records
 
 Ends with 0 when nothing is left to erase, with 1 when a plan is shown that has something to erase, with 2 when not all was done."
 )]
@@ -105,7 +105,21 @@ fn shown(report: &EraseReport) -> String {
         let waiting = number(report.waiting);
         let _ = writeln!(
             text,
-            "{waiting} replaced files still hold the data: `recount compact --confirm` deletes them after the grace"
+            "{waiting} replaced files may still hold the data: `recount compact --confirm` deletes them after the grace"
+        );
+    }
+    if report.uploads > 0 {
+        let uploads = number(report.uploads);
+        let _ = writeln!(
+            text,
+            "{uploads} uploads of other runs under _staging/ may hold the data, until the log is 64 entries farther"
+        );
+    }
+    if report.parts > 0 {
+        let parts = number(report.parts);
+        let _ = writeln!(
+            text,
+            "{parts} parts of backfill plans under backfills/parts/ hold whole items: apply these plans, or delete the parts"
         );
     }
     if !report.finished {

@@ -31,18 +31,20 @@ pub struct Kept {
     pub count: u64,
 }
 
-/// Finds the kept records of an item, and erases them where `confirmed`.
+/// Finds the kept records of an item, and erases them where `confirmed`; with a life for each page of names, as there
+/// may be many.
 pub async fn erase<O: Objects>(
     objects: &O,
     key: &ItemKey,
     now: &str,
     confirmed: bool,
-    life: &Life,
+    begin: &(dyn Fn() -> Life + Sync),
 ) -> Result<Kept, EraseError> {
     let mut kept = Kept::default();
     for prefix in [quarantine::PREFIX, quarantine::CONFLICTS_PREFIX] {
         let mut listing = Listing::new(objects, prefix);
         while let Some(page) = listing.next_page().await.map_err(CompactError::from)? {
+            let life = begin();
             for listed in page {
                 if quarantine::position_of(&listed.key).is_none() {
                     continue;

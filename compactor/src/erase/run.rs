@@ -15,7 +15,9 @@ use super::strip::{BY, chosen, strip};
 use super::{EraseError, aside};
 use crate::archive::ArchiveError;
 use crate::archive::life::Life;
-use crate::bucket::{Bucket, Objects};
+use crate::archive::tidy::tidy;
+use crate::backfill::plan::PARTS;
+use crate::bucket::{Bucket, Listing, Objects};
 use crate::commit::{self, Committer};
 use crate::compact::CompactError;
 use crate::compact::delete::{delete, removed};
@@ -26,7 +28,7 @@ use crate::rows::{FileWriter, Written, prove, read_by};
 
 /// Rows of a batch.
 const BATCH: usize = 1_024;
-/// How often a month is begun again because somebody replaced its files meanwhile.
+/// How often a month is begun again because somebody replaced its files meanwhile, or put too many entries.
 const TRIES: usize = 5;
 /// See `compact`: others may put entries faster than files are written.
 const WINDOW_LEFT: u64 = 16;
@@ -46,6 +48,11 @@ pub struct EraseReport {
     pub deleted: u64,
     /// Replaced files that still hold what was erased: the next compaction after the grace deletes them.
     pub waiting: u64,
+    /// Uploads under `_staging/`: of runs that go on, or that died or were overtaken. They may hold the data, until the log is
+    /// past their window and any run deletes them.
+    pub uploads: u64,
+    /// Parts of backfill plans that were not applied: they hold whole items.
+    pub parts: u64,
     /// Whether nothing is left to erase.
     pub finished: bool,
 }
@@ -85,31 +92,28 @@ impl<O: Objects> Eraser<O> {
             let found = self.find(&state, month, rows).await?;
             note(&mut report, month, &found);
         }
-        let life = Life::begin(self.host.clone(), self.life, Deadline::NONE);
-        self.kept(rows, false, &life, &mut report).await?;
+        self.kept(rows, false, &mut report).await?;
+        for month in months(&state, rows) {
+            let old = removed(&self.objects, &log, &state, month).await?;
+            report.waiting += old.values().map(Vec::len).sum::<usize>() as u64;
+        }
+        self.elsewhere(&mut report).await?;
         report.finished = report.months.is_empty() && report.kept_count == 0;
         Ok(report)
     }
 
     /// Erases. With `at_once` the replaced files are deleted in the end, under whoever reads them at that moment.
     pub async fn run(&self, rows: &Rows, at_once: bool) -> Result<EraseReport, EraseError> {
-        let life = Life::begin(self.host.clone(), self.life, Deadline::NONE);
         let log = LogStore::new(self.objects.clone(), self.host.clone());
-        let committer = Committer {
-            objects: &self.objects,
-            log: &log,
-            definition: self.definition.hash(),
-            catalog: None,
-            host: &self.host,
-            life: &life,
-        };
         let mut state = log.read_to_head().await.map_err(CompactError::from)?;
-        committer.finish(&mut state).await.map_err(CompactError::from)?;
+        let life = self.begin();
+        self.committer(&log, &life).finish(&mut state).await.map_err(CompactError::from)?;
         let mut report = EraseReport { confirmed: true, finished: true, ..EraseReport::default() };
         for month in months(&state, rows) {
-            report.finished &= self.month(month, rows, &committer, &mut state, &mut report).await?;
+            report.finished &= self.month(month, rows, &log, &mut state, &mut report).await?;
         }
-        self.kept(rows, true, &life, &mut report).await?;
+        self.kept(rows, true, &mut report).await?;
+        let life = self.begin();
         // Also of a run that died before it came here.
         for month in months(&state, rows) {
             let old = removed(&self.objects, &log, &state, month).await?;
@@ -119,21 +123,37 @@ impl<O: Objects> Eraser<O> {
                 report.waiting += old.values().map(Vec::len).sum::<usize>() as u64;
             }
         }
+        tidy(&self.objects, &state, &life).await.map_err(CompactError::from)?;
+        self.elsewhere(&mut report).await?;
         Ok(report)
     }
 
-    async fn kept(
-        &self,
-        rows: &Rows,
-        confirmed: bool,
-        life: &Life,
-        report: &mut EraseReport,
-    ) -> Result<(), EraseError> {
+    fn begin(&self) -> Life {
+        Life::begin(self.host.clone(), self.life, Deadline::NONE)
+    }
+
+    fn committer<'c>(&'c self, log: &'c LogStore<O>, life: &'c Life) -> Committer<'c, O> {
+        let (objects, host) = (&self.objects, &self.host);
+        Committer { objects, log, definition: self.definition.hash(), catalog: None, host, life }
+    }
+
+    async fn kept(&self, rows: &Rows, confirmed: bool, report: &mut EraseReport) -> Result<(), EraseError> {
         if let Rows::Item(key) = rows {
             let now =
                 jiff::Timestamp::from_millisecond(self.host.now_ms()).map(|now| now.to_string()).unwrap_or_default();
-            let kept = aside::erase(&self.objects, key, &now, confirmed, life).await?;
+            let kept = aside::erase(&self.objects, key, &now, confirmed, &|| self.begin()).await?;
             (report.kept, report.kept_count) = (kept.names, kept.count);
+        }
+        Ok(())
+    }
+
+    /// Objects that hold items or rows, and are no part of the archive.
+    async fn elsewhere(&self, report: &mut EraseReport) -> Result<(), EraseError> {
+        for (prefix, count) in [(names::STAGING, &mut report.uploads), (PARTS, &mut report.parts)] {
+            let mut listing = Listing::new(&self.objects, prefix);
+            while let Some(page) = listing.next_page().await.map_err(CompactError::from)? {
+                *count += page.len() as u64;
+            }
         }
         Ok(())
     }
@@ -156,19 +176,34 @@ impl<O: Objects> Eraser<O> {
     }
 
     /// Whether nothing is left of the month.
+    ///
+    /// Finding the rows takes as long as the month is large, and writes nothing: what may be written in is counted from then on.
     async fn month(
         &self,
         month: Month,
         rows: &Rows,
-        committer: &Committer<'_, O>,
+        log: &LogStore<O>,
         state: &mut State,
         report: &mut EraseReport,
     ) -> Result<bool, EraseError> {
-        for _ in 0..TRIES {
-            let found = self.find(state, month, rows).await?;
-            if found.is_empty() {
-                return Ok(true);
-            }
+        let mut lost = 0;
+        while lost < TRIES {
+            let known = state.next;
+            let found = self.find(state, month, rows).await;
+            let life = self.begin();
+            let committer = self.committer(log, &life);
+            log.catch_up(state).await.map_err(CompactError::from)?;
+            committer.finish(state).await.map_err(CompactError::from)?;
+            let found = match found {
+                Ok(found) if found.is_empty() => return Ok(true),
+                Ok(found) => found,
+                // One of the files was replaced and deleted meanwhile.
+                Err(_) if state.next > known => {
+                    lost += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let mut replacement = Replacement {
                 kind: Kind::Erasure,
                 origin: Some(origin(rows)),
@@ -179,24 +214,31 @@ impl<O: Objects> Eraser<O> {
                 outputs: Vec::new(),
             };
             let mut done = Vec::new();
+            let mut stands = true;
             for (file, count) in found {
-                if state.next + WINDOW_LEFT >= replacement.base + WINDOW {
-                    break;
+                let late = state.next + WINDOW_LEFT >= replacement.base + WINDOW;
+                if late || (!done.is_empty() && !life.may_read()) {
+                    break; // what is left comes with the next entry
                 }
                 let source = names::staged(replacement.base, &replacement.token, replacement.outputs.len());
-                let written = self.rewrite(&file, rows, &source, committer.life).await?;
-                committer.log.catch_up(state).await.map_err(CompactError::from)?;
+                let written = self.rewrite(&file, rows, &source, &life).await;
+                log.catch_up(state).await.map_err(CompactError::from)?;
                 committer.finish(state).await.map_err(CompactError::from)?;
-                replacement.outputs.push((source, written));
+                stands = state.find(&file.target).is_some() && replacement.stands(state);
+                if !stands {
+                    break;
+                }
+                replacement.outputs.push((source, written?));
                 replacement.inputs.insert(file.target.clone());
                 done.push((file, count));
             }
-            if !replacement.stands(state) {
-                continue;
-            }
-            let ended = committer.commit(&replacement, state).await.map_err(CompactError::from)?;
-            if let commit::Outcome::Committed(_) = ended.outcome {
-                note(report, month, &done);
+            let outcome = match stands {
+                true => committer.commit(&replacement, state).await.map_err(CompactError::from)?.outcome,
+                false => commit::Outcome::Overtaken,
+            };
+            match outcome {
+                commit::Outcome::Committed(_) => note(report, month, &done),
+                commit::Outcome::Overtaken | commit::Outcome::TooLate => lost += 1,
             }
         }
         Ok(self.find(state, month, rows).await?.is_empty())

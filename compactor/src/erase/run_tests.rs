@@ -171,3 +171,65 @@ async fn under_net_the_images_keep_what_counts() {
     assert_ne!(erased.fingerprint.hash, written.fingerprint.hash);
     assert!(!chosen(&stripped, &rows, &definition, "f").unwrap()[0], "it is erased once");
 }
+
+/// Somebody asks each day. What an erasure replaced is deleted after its own grace, and not after the last one's.
+#[test]
+fn what_one_erasure_replaced_does_not_wait_for_the_next_ones_grace() {
+    const GRACE: Duration = Duration::from_secs(24 * 3_600);
+    let world = World::new();
+    let shard = world.stream.open_shards().remove(0);
+    for i in 0..5 {
+        world.stream.put(&shard, &secret(&format!("person-{i}"), NOVEMBER));
+    }
+    world.run();
+    for i in 0..4 {
+        let report = erase(&world, &item(&format!("person-{i}")), false);
+        assert!(report.finished && report.waiting > 0 && report.uploads == 0, "{report:?}");
+        world.host.pass(Duration::from_secs(20 * 3_600));
+        let compacted = block_on(world.compactor(&world.objects, GRACE).run(None, Deadline::NONE)).unwrap();
+        assert_eq!((compacted.deleted > 0, compacted.waiting > 0), (i > 0, true), "day {i}");
+    }
+    assert_eq!(holds(&world, "of-person-2"), Vec::<String>::new());
+    assert!(!holds(&world, "of-person-3").is_empty(), "its grace is not over");
+}
+
+/// What may be written in is no bound on what must be read: a large archive is looked through in one run.
+#[test]
+fn looking_for_the_rows_takes_no_time_from_writing_them() {
+    let world = World::new();
+    let shard = world.stream.open_shards().remove(0);
+    let (before, day) = (NOVEMBER - 40 * 86_400_000_000, 86_400_000_000);
+    for at in [before, NOVEMBER - day, NOVEMBER] {
+        world
+            .stream
+            .put(&shard, &secret("person-1", at).replace(r#""eventID":"person-1""#, &format!(r#""eventID":"{at}""#)));
+    }
+    world.run();
+    world.stream.put(&shard, "no record of person-1");
+    world.run();
+    // Each reading of a file takes a third of the time.
+    let host = world.host.clone();
+    let slow = world.objects.with_reads(move |key| {
+        if key.ends_with(".parquet") {
+            host.pass(Duration::from_secs(300));
+        }
+    });
+    let eraser = Eraser::new(slow, Arc::new(definition()), world.host.clone(), Duration::from_secs(900));
+    let report = block_on(eraser.run(&item("person-1"), true)).unwrap();
+    assert!(report.finished && report.months.len() == 3 && report.kept_count == 1, "{report:?}");
+    assert_eq!(holds(&world, "of-person-1"), Vec::<String>::new());
+}
+
+/// What is no part of the archive and may hold the data is told: uploads that nobody committed, items of plans.
+#[test]
+fn what_may_hold_the_data_elsewhere_is_told() {
+    let world = World::new();
+    let shard = world.stream.open_shards().remove(0);
+    world.stream.put(&shard, &secret("person-1", NOVEMBER));
+    world.run();
+    for name in [names::staged(1, "ab", 0), "backfills/parts/1-ab.jsonl.gz".to_owned()] {
+        block_on(crate::bucket::Objects::put(&world.objects, &name, bytes::Bytes::from_static(b"x"))).unwrap();
+    }
+    let report = erase(&world, &item("person-1"), true);
+    assert_eq!((report.finished, report.uploads, report.parts), (true, 1, 1));
+}
