@@ -127,7 +127,11 @@ async fn every_command_works_on_a_pipeline_without_any_event() {
     let recomputed = shell.json(0, &["recompute"]);
     assert_eq!((&recomputed["months"], &recomputed["rows"]), (&json!([]), &json!(0)));
     let reconciled = shell.json(0, &["reconcile"]);
-    assert_eq!(reconciled, json!({"verdict": "clean", "cells": 0, "events": 0, "quarantined": 0, "findings": []}));
+    let coverage = json!({"events": 0, "verified": 0});
+    assert_eq!(
+        reconciled,
+        json!({"verdict": "clean", "cells": 0, "events": 0, "quarantined": 0, "findings": [], "coverage": coverage})
+    );
     for arguments in [["repair", "--format"].as_slice(), &["repair", "--confirm", "--format"]] {
         let report = shell.json(0, &arguments[..arguments.len() - 1]);
         assert_eq!((&report["plans"], &report["applied"]), (&json!([]), &json!([])));
@@ -217,7 +221,7 @@ async fn every_command_says_what_is_there_and_what_is_wrong() {
 
     // Explain.
     let explained = shell.json(0, &["explain", HOSTILE, "2026-11"]);
-    assert_eq!(keys(&explained), named("group month events number archived counted unarchived"));
+    assert_eq!(keys(&explained), named("group month events number archived counted unarchived void"));
     assert_eq!((&explained["group"], &explained["month"]), (&json!(HOSTILE), &json!("2026-11")));
     assert_eq!(
         (&explained["archived"], &explained["counted"], &explained["unarchived"]),

@@ -52,7 +52,7 @@ fn what_was_not_asked_for_or_is_not_there_is_none() {
     let rows =
         written(vec![row("e", Some("acme"), NOVEMBER, "1")], Needs { origin: false, content: false, times: false });
     assert_eq!((rows.content(0), rows.occurred_us(0), rows.created_us(0)), (None, None, None));
-    assert!(matches!(rows.origin(0), Err(ReadError::Column { column, .. }) if column == column::EVENT_ID));
+    assert!(matches!(rows.origin(0), Err(ReadError::Column { column, .. }) if column == column::SHARD_ID));
     let rows = written(vec![row("e", Some("acme"), NOVEMBER, "1")], ALL);
     assert_eq!((rows.group(1), rows.content(1), rows.occurred_us(1), rows.table(1)), (None, None, None, None));
     assert!(matches!(rows.key(1), Err(ReadError::Row { .. })));

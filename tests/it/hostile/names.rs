@@ -294,6 +294,7 @@ async fn hostile_names_go_through_everything_and_control_nothing() {
             "conflicts/shardId-",
             "plans/",
             "totals/",
+            "findings/",
         ];
         assert!(plain && known.iter().any(|prefix| name.starts_with(prefix)), "{name:?}");
     }

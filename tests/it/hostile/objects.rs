@@ -179,7 +179,7 @@ async fn an_entry_that_was_changed_or_is_not_ours_stops_whoever_reads_it() {
     let cases: Vec<(&str, usize, String)> = vec![
         ("a byte of an old one", 0, of(&first, "\"at_ms\":1", "\"at_ms\":2")),
         ("white space in an old one", 0, format!("{first} ")),
-        ("a newer format", last, of(&head, "\"format\":1", "\"format\":2")),
+        ("a newer format", last, of(&head, "\"format\":2", "\"format\":3")),
         ("no JSON", last, "\u{1b}[2J".to_owned()),
         ("nothing", last, String::new()),
         ("a target elsewhere", last, of(&head, &target(&head), "_log/000000000000.json")),
@@ -192,7 +192,7 @@ async fn an_entry_that_was_changed_or_is_not_ours_stops_whoever_reads_it() {
         ("a shard that leaves its folder", last, of(&head, "\"shard\":\"", "\"shard\":\"../")),
         ("a month that is none", last, of(&head, "\"month\":\"2026-11\"", "\"month\":\"2026-99\"")),
         ("another number", last, of(&head, &format!("\"n\":{last}"), "\"n\":0")),
-        ("a member that we do not know", last, of(&head, "{\"format\":1", "{\"more\":1,\"format\":1")),
+        ("a member that we do not know", last, of(&head, "{\"format\":2", "{\"more\":1,\"format\":2")),
         ("larger than an entry may be", last, format!("{head}{}", " ".repeat(17 << 20))),
         ("an entry ahead of the head", last + 3, first.clone()),
     ];
