@@ -230,7 +230,10 @@ async fn every_command_says_what_is_there_and_what_is_wrong() {
     assert_eq!(explained["number"], json!({"events": 5, "sums": ["500"]}));
     assert_eq!(explained["events"].as_array().unwrap().len(), 5);
     for event in explained["events"].as_array().unwrap() {
-        assert_eq!(keys(event), named("event_id occurred_at created_at shard_id sequence_number counted why adds"));
+        assert_eq!(
+            keys(event),
+            named("event_id event_name occurred_at created_at shard_id sequence_number counted why adds")
+        );
         assert_eq!((&event["counted"], &event["why"]), (&json!(true), &json!("counted")));
         assert_eq!(event["occurred_at"], json!(naive::rfc3339(NOVEMBER)));
     }
