@@ -243,7 +243,11 @@ async fn every_command_says_what_is_there_and_what_is_wrong() {
 
     // Clean, then damaged by hand.
     let reconciled = shell.json(0, &["reconcile"]);
-    assert_eq!(reconciled, json!({"verdict": "clean", "cells": 3, "events": 19, "quarantined": 0, "findings": []}));
+    let coverage = json!({"events": 19, "verified": 19});
+    assert_eq!(
+        reconciled,
+        json!({"verdict": "clean", "cells": 3, "events": 19, "quarantined": 0, "findings": [], "coverage": coverage})
+    );
     assert!(shell.table(0, &["repair"]).contains("nothing that a plan could repair"));
     let right = stored(&dynamo).await;
     add(&dynamo, "acme", "events", 7).await;
