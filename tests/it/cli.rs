@@ -294,7 +294,7 @@ async fn every_command_says_what_is_there_and_what_is_wrong() {
     assert_eq!((&repaired["confirmed"], &repaired["reconciled"]["verdict"]), (&json!(true), &json!("clean")));
     assert_eq!(lines(&repaired["applied"], &["number"]), json!([["done"], ["done"]]));
     for cell in repaired["applied"].as_array().unwrap() {
-        assert_eq!(keys(cell), named("cell number counted counted_before too_old void settled"));
+        assert_eq!(keys(cell), named("cell number before after counted counted_before too_old void settled"));
     }
     assert_eq!(shell.json(0, &["usage"]), expected);
     let after = stored(&dynamo).await;
