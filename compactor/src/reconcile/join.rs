@@ -26,6 +26,9 @@ pub const MAX_UNMATCHED: usize = 4_000_000;
 /// Most cells with findings that are held.
 pub const MAX_CELLS_FOUND: usize = 100_000;
 
+/// Most cells that are held to be read by their rows. If there are more, the rows of all are read.
+pub const MAX_SUSPECTS: usize = 500_000;
+
 /// The comparison could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -207,6 +210,8 @@ pub struct Compared {
     pub more_cells: u64,
     /// Cells about which the summaries alone say nothing: their rows must be read.
     pub suspects: BTreeSet<Cell>,
+    /// How many such cells were not kept, for want of room.
+    pub more_suspects: u64,
     /// The events of the cells that are in none of these lists.
     pub tally: Tally,
     named: usize,
@@ -214,6 +219,14 @@ pub struct Compared {
 }
 
 impl Compared {
+    fn suspect(&mut self, cell: Cell) {
+        if self.suspects.len() < MAX_SUSPECTS {
+            self.suspects.insert(cell);
+        } else {
+            self.more_suspects += 1;
+        }
+    }
+
     /// Takes a concluded cell, if anything is wrong with it.
     pub fn take(&mut self, mut found: Found) {
         if found.outcome.findings.is_empty() {
@@ -440,7 +453,7 @@ impl Unit<'_> {
                     compared.cells += 1;
                     let events = open.report.events().saturating_add(bulk.rows);
                     compared.events = compared.events.saturating_add(events);
-                    compared.suspects.insert(bulk.cell);
+                    compared.suspect(bulk.cell);
                     continue;
                 }
             }
