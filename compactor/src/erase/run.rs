@@ -112,7 +112,6 @@ impl<O: Objects> Eraser<O> {
         for month in months(&state, rows) {
             report.finished &= self.month(month, rows, &log, &mut state, &mut report).await?;
         }
-        self.kept(rows, true, &mut report).await?;
         let life = self.begin();
         // Also of a run that died before it came here.
         for month in months(&state, rows) {
@@ -124,6 +123,8 @@ impl<O: Objects> Eraser<O> {
             }
         }
         tidy(&self.objects, &state, &life).await.map_err(CompactError::from)?;
+        // Last: an object that is not understood ends it, and must not keep the replaced files.
+        self.kept(rows, true, &mut report).await?;
         self.elsewhere(&mut report).await?;
         Ok(report)
     }

@@ -233,3 +233,19 @@ fn what_may_hold_the_data_elsewhere_is_told() {
     let report = erase(&world, &item("person-1"), true);
     assert_eq!((report.finished, report.uploads, report.parts), (true, 1, 1));
 }
+
+/// An object that is no kept record is an error, and keeps nothing of the archive from being erased.
+#[test]
+fn what_is_no_kept_record_does_not_keep_the_replaced_files() {
+    let world = World::new();
+    let shard = world.stream.open_shards().remove(0);
+    world.stream.put(&shard, &secret("person-1", NOVEMBER));
+    world.run();
+    let foreign = format!("quarantine/{shard}/7");
+    block_on(crate::bucket::Objects::put(&world.objects, &foreign, bytes::Bytes::from_static(b"?"))).unwrap();
+    let eraser =
+        Eraser::new(world.objects.clone(), Arc::new(definition()), world.host.clone(), Duration::from_secs(900));
+    let error = block_on(eraser.run(&item("person-1"), true)).unwrap_err();
+    assert!(error.to_string().contains(&foreign), "{error}");
+    assert_eq!(holds(&world, "of-person-1"), Vec::<String>::new());
+}
