@@ -116,7 +116,7 @@ fn a_backfilled_row_is_sent_right_behind_the_removal_that_it_names() {
         let ours = format!(r#""recount":{{"origin":"backfill x","behind":{behind}}},"eventSourceARN""#);
         change(1, own, NOVEMBER).replace(r#","SequenceNumber":"#, r#","Unused":"#).replace(r#""eventSourceARN""#, &ours)
     };
-    let rows = vec![
+    let rows = [
         row(&backfilled(1, "null"), "backfill-00", 2),
         row(&change(1, 2, NOVEMBER), "s0", 100),
         row(&change(1, 3, NOVEMBER), "s0", 1_000),
