@@ -10,11 +10,13 @@ use recount_consumer::retry::{Caller, Meter};
 use recount_consumer::tuning::Tuning;
 use recount_schemas::change::Form;
 use recount_schemas::host::{Deadline, SharedHost};
-use recount_schemas::quarantine::{self, Quarantined};
-use recount_schemas::{Definition, change};
+use recount_schemas::quarantine::Quarantined;
+use recount_schemas::{Definition, QuarantineCode, QuarantineReason, change};
 
-use crate::bucket::{BucketError, Listing, Objects};
+use crate::bucket::{BucketError, Objects};
 use crate::items::read::without;
+use crate::redrive::judge::judge;
+use crate::redrive::listing::Quarantine;
 use crate::table::TableError;
 use crate::table::item::{Binary, Item, ItemHash, from_sdk, hash, item_hash, key_for_sdk, key_text, parse};
 use crate::table::pace::Pace;
@@ -89,26 +91,44 @@ impl Items<'_> {
     }
 }
 
-/// The items, by the hashes of their keys, of which a record stands in quarantine, and why it does. Only records that say
-/// their item are told; `None` where there are too many to look at.
+/// A record that stands in quarantine and was not put through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Why it is there.
+    pub reason: String,
+    /// Whether a redrive would count it, now or when its time has come.
+    pub may_count: bool,
+}
+
+/// The items, by the hashes of their keys, of which a record waits in quarantine. Only records that say their item are told;
+/// `None` where there are too many to look at.
 pub async fn quarantined<O: Objects>(
     objects: &O,
     definition: &Definition,
-) -> Result<Option<BTreeMap<ItemHash, String>>, BucketError> {
-    let (mut found, mut seen) = (BTreeMap::new(), 0);
-    let mut listing = Listing::new(objects, quarantine::PREFIX);
-    while let Some(page) = listing.next_page().await? {
-        for listed in page {
-            seen += 1;
-            if seen > MAX_QUARANTINED {
-                return Ok(None);
-            }
-            let Some(bytes) = objects.get(&listed.key, MAX_OBJECT).await? else { continue };
-            let Ok(kept) = serde_json::from_slice::<Quarantined>(&bytes) else { continue };
-            let Ok(data) = STANDARD.decode(&kept.data) else { continue };
-            for item in items_of(&data, definition) {
-                found.insert(item, kept.reason.to_string());
-            }
+    now_us: i64,
+) -> Result<Option<BTreeMap<ItemHash, Waiting>>, BucketError> {
+    let (mut found, mut seen) = (BTreeMap::<ItemHash, Waiting>::new(), 0);
+    let prefixes = Quarantine::<O>::prefixes(None);
+    let mut quarantine = Quarantine::new(objects, &prefixes);
+    while let Some(kept) = quarantine.next().await? {
+        if kept.done {
+            continue;
+        }
+        seen += 1;
+        if seen > MAX_QUARANTINED {
+            return Ok(None);
+        }
+        let Some(bytes) = objects.get(&kept.object, MAX_OBJECT).await? else { continue };
+        let Ok(object) = serde_json::from_slice::<Quarantined>(&bytes) else { continue };
+        let Ok(data) = STANDARD.decode(&object.data) else { continue };
+        let early = |is: &QuarantineReason| is.code == QuarantineCode::CreationTimeOutOfRange;
+        let may_count = match judge(kept, &bytes, definition, now_us) {
+            Ok(_) => true,
+            Err(stays) => stays.is.as_ref().is_some_and(early),
+        };
+        for item in items_of(&data, definition) {
+            let may_count = may_count || found.get(&item).is_some_and(|before| before.may_count);
+            found.insert(item, Waiting { reason: object.reason.to_string(), may_count });
         }
     }
     Ok(Some(found))
@@ -124,4 +144,50 @@ fn items_of(data: &[u8], definition: &Definition) -> BTreeSet<ItemHash> {
     let texts = [change.keys, change.new_image, change.old_image];
     let key = |item: Item| key_text(&definition.key, &item).map(|text| hash(text.as_bytes()));
     texts.into_iter().flatten().filter_map(|text| parse(text, binary)).filter_map(key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::memory::Memory;
+    use crate::rows::testing::{NOVEMBER, definition, record};
+    use recount_schemas::quarantine::{FORMAT, object_key, redriven_key};
+
+    const DAY: i64 = 86_400_000_000;
+
+    #[tokio::test]
+    async fn a_record_waits_until_it_was_put_through_and_may_count_where_it_is_understood() {
+        let objects = Memory::new();
+        let bad = record("bad", Some("acme"), NOVEMBER, "x");
+        let keep = async |n: u64, data: &str| {
+            let kept = Quarantined {
+                format: FORMAT,
+                stream: "changes".to_owned(),
+                shard_id: "s".parse().unwrap(),
+                sequence_number: n.to_string().parse().unwrap(),
+                partition_key: "p".to_owned(),
+                arrived_us: NOVEMBER,
+                reason: QuarantineReason::new(QuarantineCode::TooLarge, "it was"),
+                data: STANDARD.encode(data),
+                raw: false,
+            };
+            let name = object_key(&kept.shard_id, &kept.sequence_number);
+            objects.put(&name, serde_json::to_vec(&kept).unwrap().into()).await.unwrap();
+        };
+        keep(1, &record("good", Some("acme"), NOVEMBER, "7")).await;
+        keep(2, &bad).await;
+        keep(3, &record("early", Some("acme"), NOVEMBER + 9 * DAY, "7")).await;
+        keep(4, &record("done", Some("acme"), NOVEMBER, "7")).await;
+        keep(5, "hello").await;
+        let mark = redriven_key(&"s".parse().unwrap(), &"4".parse().unwrap());
+        objects.put(&mark, "{}".into()).await.unwrap();
+        objects.put("quarantine/README", "{}".into()).await.unwrap();
+        let found = quarantined(&objects, &definition(), NOVEMBER).await.unwrap().unwrap();
+        let of = |id: &str| {
+            let item = hash(format!(r#"{{"scan_id":{{"S":"{id}"}}}}"#).as_bytes());
+            found.get(&item).map(|waiting| waiting.may_count)
+        };
+        assert_eq!((of("good"), of("bad"), of("early"), of("done")), (Some(true), Some(false), Some(true), None));
+        assert_eq!(found.len(), 3);
+    }
 }

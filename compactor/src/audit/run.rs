@@ -291,13 +291,13 @@ async fn findings(
     }
     let mut may_be_erased = 0;
     let definition = &context.definition;
-    let in_quarantine = quarantined(&context.bucket, definition).await?.unwrap_or_default();
+    let waiting = quarantined(&context.bucket, definition, context.host.now_us()).await?.unwrap_or_default();
     let keys: BTreeSet<EventKey> = suspects.iter().filter_map(|s| s.last.as_ref().map(|last| last.key)).collect();
     let located = locate(&context.bucket, definition, state, &keys).await?;
     let mut findings = Vec::with_capacity(suspects.len());
     for suspect in suspects {
         let Some(verdict) = suspect.verdict() else { continue };
-        let reason = in_quarantine.get(&suspect.hash);
+        let reason = waiting.get(&suspect.hash).map(|waiting| waiting.reason.as_str());
         let kind = if reason.is_some() { Kind::Quarantined } else { verdict };
         let mut group = suspect.last.as_ref().and_then(|last| Some((last.group.clone()?, last.month)));
         let mut occurred_us = None;

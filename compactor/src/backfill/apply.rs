@@ -9,6 +9,7 @@
 //!    | its captured INSERT | is `captured`: counted by the consumer |
 //!    | another captured change made before it was read | has `moved`: the next plan knows what is missing of it |
 //!    | another plan's row for it | is `backfilled` |
+//!    | a record of it in quarantine that a redrive would count | has `moved` |
 //!    | an erased INSERT of its group's month | has `moved`: that may have been its own |
 //!
 //! 3. The rows that are left go into the archive by one entry of the log, which is put only if no rows came since step 2 looked;
@@ -24,18 +25,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use recount_consumer::totals::Entry as Counted;
 use recount_schemas::host::Deadline;
-use recount_schemas::{Cell, Delta, EventKey, EventName, Month, SequenceNumber};
+use recount_schemas::{Cell, Delta, EventKey, EventName, Month, SequenceNumber, ShardId};
 use serde::{Deserialize, Serialize};
 
 use super::BackfillError;
-use super::make::Named;
+use super::make::{Named, waiting};
 use super::plan::{FORMAT, Missing, judge, origin, part_key, report_key, shard, unpack};
 use crate::archive::life::Life;
+use crate::audit::again::Waiting;
 use crate::audit::run::to_the_tip;
 use crate::bucket::Objects;
 use crate::commit::{Committer, Outcome, Proposal, token};
 use crate::context::Context;
-use crate::items::read::changes;
+use crate::history::{History, whole};
+use crate::items::read::changes_where;
 use crate::items::{Change, Unnamed};
 use crate::log::{AddedFile, Entry, Kind, LogStore, State, names};
 use crate::rows::row::Place;
@@ -124,39 +127,60 @@ struct Since {
     held: usize,
     /// Those of them that were erased meanwhile.
     unnamed: Unnamed,
+    /// What waits in quarantine.
+    waiting: BTreeMap<ItemHash, Waiting>,
 }
 
 #[derive(Debug)]
 struct Arrived {
     insert: bool,
     backfilled: bool,
+    /// Whether it may have been there when the plan was made.
+    undated: bool,
     created_us: i64,
     key: EventKey,
 }
 
 impl Since {
-    /// Takes what files have that came behind the log's first `entries`.
+    /// Takes what files have that came behind the log's first `entries`. Of a file that was written anew since, that are not all
+    /// its rows: a position that was read before is that of a row that the plan has seen.
     async fn read(&mut self, context: &Context, state: &State, entries: u64) -> Result<(), BackfillError> {
         let new: Vec<AddedFile> = state
             .live()
             .filter(|live| live.n >= entries && !self.files.contains(&live.file.target))
             .map(|live| live.file.clone())
             .collect();
-        let (held, into) = (&mut self.held, &mut self.changes);
-        let take = |change: Change| {
-            let arrived = into.entry(hash(change.item.as_bytes())).or_default();
-            // A file that was written anew has rows that were read already.
-            if *held < MAX_SINCE && arrived.iter().all(|known| known.key != change.key) {
-                *held += 1;
-                let insert = change.name == EventName::Insert;
-                let (backfilled, created_us, key) = (change.backfilled, change.created_us, change.key);
-                arrived.push(Arrived { insert, backfilled, created_us, key });
-            }
-            Ok(())
+        let anew = |file: &AddedFile| state.version(file.month) >= entries;
+        let history = match new.iter().any(anew) {
+            true => whole(&context.bucket, &context.host).await?,
+            false => History::default(),
         };
-        changes(&context.bucket, &context.definition, new.iter(), &[], &mut self.unnamed, take).await?;
-        if self.held >= MAX_SINCE {
-            return Err(BackfillError::Stale);
+        let before = entries.checked_sub(1).map(|last| history.positions_up_to(last)).unwrap_or_default();
+        for file in &new {
+            // Of rows that were redriven or backfilled the positions do not say when they came.
+            let brought = history.origins.get(&file.target).is_none_or(|of| of.brought.iter().any(|n| *n >= entries));
+            let undated = anew(file) && brought;
+            let wanted = |shard: &str, sequence: &str| {
+                let beside = shard.parse::<ShardId>().is_ok_and(|shard| shard.is_beside_the_stream());
+                !anew(file) || brought || !(beside || before.has(shard, sequence))
+            };
+            let (held, into) = (&mut self.held, &mut self.changes);
+            let take = |change: Change| {
+                let arrived = into.entry(hash(change.item.as_bytes())).or_default();
+                // A file that was written anew has rows that were read already.
+                if *held < MAX_SINCE && arrived.iter().all(|known| known.key != change.key) {
+                    *held += 1;
+                    let insert = change.name == EventName::Insert;
+                    let (backfilled, created_us, key) = (change.backfilled, change.created_us, change.key);
+                    arrived.push(Arrived { insert, backfilled, undated, created_us, key });
+                }
+                Ok(())
+            };
+            let (bucket, definition) = (&context.bucket, &context.definition);
+            changes_where(bucket, definition, [file], &[], &mut self.unnamed, wanted, take).await?;
+            if self.held >= MAX_SINCE {
+                return Err(BackfillError::Stale);
+            }
         }
         self.files.extend(new.into_iter().map(|file| file.target));
         Ok(())
@@ -169,14 +193,15 @@ impl Since {
 
     /// Why an item of the plan is left out, if it is. `ours` is its own row's event key.
     fn left(&self, missing: &Missing, ours: EventKey) -> Option<Left> {
-        let arrived = self.changes.get(&hash(missing.item.as_bytes()))?;
-        let mut left = None;
+        let item = hash(missing.item.as_bytes());
+        let mut left = self.waiting.get(&item).filter(|waiting| waiting.may_count).map(|_| Left::Moved);
+        let Some(arrived) = self.changes.get(&item) else { return left };
         for change in arrived.iter().filter(|change| change.key != ours) {
             if change.backfilled {
-                return Some(Left::Backfilled);
+                return Some(if change.undated { Left::Moved } else { Left::Backfilled });
             }
             if change.created_us <= missing.read_us.saturating_add(crate::audit::compare::MARGIN_US) {
-                left = match (left, change.insert) {
+                left = match (left, change.insert && !change.undated) {
                     (Some(Left::Captured), _) | (_, true) => Some(Left::Captured),
                     _ => Some(Left::Moved),
                 };
@@ -261,7 +286,7 @@ pub async fn apply(
         return Err(BackfillError::Behind);
     }
     let mut applied = Applied { format: FORMAT, ..Applied::default() };
-    let mut since = Since::default();
+    let mut since = Since { waiting: waiting(context).await?, ..Since::default() };
     let pace = Pace::new(context.host.clone(), pacing.events.map(f64::from));
     let mut first = 1u64;
     for (i, part) in plan.parts.iter().enumerate() {
@@ -295,7 +320,7 @@ fn rows(context: &Context, named: &Named, items: Vec<Missing>, first: u64) -> Re
     let (definition, created_us) = (&context.definition, named.plan.created_us);
     let origin = origin(&named.hash);
     let beside = |why: String| BackfillError::Plan(super::plan::PlanError::Malformed { name: named.hash.clone(), why });
-    let shard: recount_schemas::ShardId = shard(&named.hash).parse().map_err(|e| beside(format!("{e}")))?;
+    let shard: ShardId = shard(&named.hash).parse().map_err(|e| beside(format!("{e}")))?;
     let mut rows = Vec::with_capacity(items.len());
     for (i, missing) in (first..).zip(items) {
         let record = missing.record(&definition.table, created_us, &origin);
@@ -438,12 +463,18 @@ mod tests {
             let arrived = arrived.into_iter().map(|(insert, backfilled, created_us, key)| Arrived {
                 insert,
                 backfilled,
+                undated: false,
                 created_us,
                 key: EventKey::least_at(key),
             });
             let changes = HashMap::from([(hash(missing.item.as_bytes()), arrived.collect())]);
             let since = Since { changes, ..Since::default() };
             assert_eq!(since.left(&missing, ours), expected, "{what}");
+        }
+        for (may_count, expected) in [(true, Some(Left::Moved)), (false, None)] {
+            let waiting = Waiting { reason: "too_large".into(), may_count };
+            let waiting = BTreeMap::from([(hash(missing.item.as_bytes()), waiting)]);
+            assert_eq!(Since { waiting, ..Since::default() }.left(&missing, ours), expected);
         }
     }
 }

@@ -17,6 +17,7 @@ use super::gap::{Gap, Life};
 use super::plan::{
     CellSum, FORMAT, Missing, Packer, PartName, Plan, Refused, event_id, judge, object_key, part_key, sha256,
 };
+use crate::audit::again::{Waiting, quarantined};
 use crate::audit::run::{files, to_the_tip};
 use crate::bucket::Objects;
 use crate::context::Context;
@@ -28,7 +29,7 @@ use crate::items::walk::{push_change, push_seen};
 use crate::items::{Seen, Side, Unnamed, Walk};
 use crate::log::AddedFile;
 use crate::rows;
-use crate::table::item::{Binary, Item, item_hash, key_of, key_text, parse};
+use crate::table::item::{Binary, Item, ItemHash, hash, item_hash, key_of, key_text, parse};
 use crate::table::{Reading, Table, read};
 
 /// Most items captured from the middle of their lives that one plan takes; the next plan takes the next.
@@ -55,6 +56,7 @@ struct Making<'a> {
     refused: BTreeMap<String, Refused>,
     kinds: [u64; 3],
     unnamed: Unnamed,
+    waiting: BTreeMap<ItemHash, Waiting>,
 }
 
 /// Makes a plan and keeps it. `this_month`: where items have no time of their own, they count in the plan's month.
@@ -88,6 +90,7 @@ pub async fn make(
         refused: BTreeMap::new(),
         kinds: [0; 3],
         unnamed,
+        waiting: waiting(context).await?,
     };
     let mut before: BTreeMap<EventKey, (String, i64)> = BTreeMap::new();
     let mut current: Option<Life> = None;
@@ -131,6 +134,13 @@ pub async fn make(
     // Named by its content: whoever kept it before kept the same.
     context.bucket.put_if_absent(&object_key(&hash), Bytes::from(bytes)).await?;
     Ok(Named { hash, plan })
+}
+
+/// The items of which a record waits in quarantine. It is asked when the archive is at the tip: what was put through since
+/// has its row, and is found by it when the plan is applied.
+pub(super) async fn waiting(context: &Context) -> Result<BTreeMap<ItemHash, Waiting>, BackfillError> {
+    let waiting = quarantined(&context.bucket, &context.definition, context.host.now_us()).await?;
+    waiting.ok_or(BackfillError::Quarantine)
 }
 
 fn push_table(context: &Context, table: &Table, sorter: &mut Sorter) -> Result<(), BackfillError> {
@@ -188,6 +198,10 @@ impl Making<'_> {
         read_us: i64,
     ) -> Result<(), BackfillError> {
         let definition = &self.context.definition;
+        if self.waiting.get(&hash(item.as_bytes())).is_some_and(|waiting| waiting.may_count) {
+            self.refuse(WAITS, item);
+            return Ok(());
+        }
         let keys = key_of(&definition.key, &image).ok_or_else(|| self.no_key())?;
         // The plan is an object of the bucket too.
         let image = without(image, &definition.archive.omit);
@@ -280,6 +294,9 @@ impl Making<'_> {
 
 /// Of the three kinds of what is missing, the one whose INSERT cannot have been erased: the removal before it was not.
 const CAME_BACK: usize = 2;
+/// Why an item is refused of which a record waits in quarantine.
+pub const WAITS: &str =
+    "a change of it waits in quarantine, and would count as well: put it through first, by recount redrive";
 const MAY_BE_ERASED: &str =
     "an INSERT of its group at its time was erased from the archive, and may be its own: it would count twice";
 const NO_OLD_IMAGE: &str = "its first archived change has no old image: what it was before cannot be told";

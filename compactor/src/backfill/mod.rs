@@ -23,6 +23,10 @@
 //! Whatever is archived by then, step 2 of [`apply`] leaves out. What comes later still, against the metrics, the audit finds
 //! and names `captured_twice`.
 //!
+//! There is a third place where an INSERT may be: in quarantine, from where a redrive counts it. So an item of which a record
+//! waits there that would be counted is refused ([`WAITS`](make::WAITS)), or left out if it came there since. One that is not
+//! understood holds up nothing: what it says of its item never counts, unless a newer program understands it.
+//!
 //! Two plans cannot both bring an item in: the second to be put in the log finds the first one's row. And an item that both had
 //! would have one event ID.
 //!
@@ -102,6 +106,12 @@ pub enum BackfillError {
     /// Too much was archived since the plan was made.
     #[error("more changes were archived since the plan was made than can be held against it; make a new one")]
     Stale,
+    /// What waits in quarantine cannot all be looked at.
+    #[error(
+        "more records wait in quarantine than can be held against the items; `recount redrive` puts through what is \
+         understood by now"
+    )]
+    Quarantine,
     /// Others put rows all the time.
     #[error("others put rows into the archive each time; run it again, or pause the compactor's schedule")]
     Busy,

@@ -37,6 +37,19 @@ pub async fn changes<O: Objects>(
     files: impl IntoIterator<Item = &AddedFile>,
     omitted: &[String],
     unnamed: &mut Unnamed,
+    take: impl FnMut(Change) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    changes_where(objects, definition, files, omitted, unnamed, |_, _| true, take).await
+}
+
+/// The same, of those rows whose shard and sequence number are `wanted`.
+pub async fn changes_where<O: Objects>(
+    objects: &O,
+    definition: &Definition,
+    files: impl IntoIterator<Item = &AddedFile>,
+    omitted: &[String],
+    unnamed: &mut Unnamed,
+    wanted: impl Fn(&str, &str) -> bool,
     mut take: impl FnMut(Change) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
     for file in files {
@@ -44,7 +57,9 @@ pub async fn changes<O: Objects>(
         while let Some(batch) = batches.try_next().await? {
             let columns = Columns::new(&batch, &file.target)?;
             for i in 0..batch.num_rows() {
-                if columns.table.value(i) != definition.table {
+                if columns.table.value(i) != definition.table
+                    || !wanted(columns.shards.value(i), columns.sequences.value(i))
+                {
                     continue;
                 }
                 match columns.change(i, definition, file.month, omitted)? {
