@@ -154,6 +154,7 @@ impl<O: Objects> Committer<'_, O> {
             stream: None,
             retention_hours: None,
             ranges: Vec::new(),
+            seed: None,
             added: Vec::new(),
             removed: Vec::new(),
             versions: std::collections::BTreeMap::new(),

@@ -7,7 +7,8 @@
 //! | a shard begins only when its known parents are closed | order within a lineage, and no record between them overlooked |
 //! | records = rows + duplicates + conflicts + quarantined, and all rows of what was read are in added files | nothing vanished on the way |
 //! | only an archive entry and a renewal name a stream and ranges | what nobody read from the stream is in no range of it |
-//! | only an addition and an erasure have an origin, and they must | rows that no range accounts for say where they come from |
+//! | only an addition, an erasure and a seed have an origin, and they must | rows that no range accounts for say where they come from |
+//! | only a seed takes over how far shards were read, and only as entry 0 | nothing that this log read itself is forgotten |
 //! | an archive entry or an addition adds one file to a month | a commit appears in a month at once |
 //! | targets have the month, its version and the entry's number in their names | no two entries write one name |
 //! | only a compaction and an erasure remove files: all live files of the months whose version they set to their own number | a version is whole |
@@ -110,15 +111,17 @@ pub fn follows(state: &State, entry: &Entry) -> Result<(), LogError> {
 /// | compaction | – | none | any | all of its months | none |
 /// | addition | none | none | at least one | none | yes |
 /// | erasure | none | none | any | all of its months | yes |
+/// | seed | none | none | any | none | yes; also what it takes over, and number 0 |
 fn kind(entry: &Entry) -> Result<(), &'static str> {
     if entry.kind.reads_shards() && entry.stream.is_none() {
         return Err("it names no stream");
     }
     match entry.kind {
         Kind::Compaction if !entry.ranges.is_empty() => return Err("a compaction reads no shard"),
-        Kind::Addition | Kind::Erasure if !entry.ranges.is_empty() || entry.stream.is_some() => {
-            return Err("an addition or an erasure reads no stream");
+        Kind::Addition | Kind::Erasure | Kind::Seed if !entry.ranges.is_empty() || entry.stream.is_some() => {
+            return Err("an addition, an erasure or a seed reads no stream");
         }
+        Kind::Seed if entry.n > 0 => return Err("a seed can only be the first entry"),
         Kind::Renewal if !entry.added.is_empty() => return Err("a renewal adds no file"),
         Kind::Addition if entry.added.is_empty() => return Err("an addition adds no file"),
         _ => {}
@@ -127,11 +130,14 @@ fn kind(entry: &Entry) -> Result<(), &'static str> {
     if removes && !entry.kind.replaces() {
         return Err("only a compaction or an erasure removes files");
     }
+    if entry.seed.is_some() != (entry.kind == Kind::Seed) {
+        return Err("a seed, and nothing else, takes over how far shards were read");
+    }
     let origin = entry.origin.as_deref();
-    match (origin, matches!(entry.kind, Kind::Addition | Kind::Erasure)) {
+    match (origin, matches!(entry.kind, Kind::Addition | Kind::Erasure | Kind::Seed)) {
         (None, false) => Ok(()),
         (None, true) => Err("it does not say where its rows come from"),
-        (Some(_), false) => Err("only an addition or an erasure has an origin"),
+        (Some(_), false) => Err("only an addition, an erasure or a seed has an origin"),
         (Some(text), true) if text.trim().is_empty() || text.chars().any(char::is_control) => {
             Err("its origin is empty or no line of text")
         }
@@ -149,6 +155,12 @@ fn sizes(entry: &Entry) -> Result<(), &'static str> {
     }
     if entry.ranges.iter().any(|range| range.parents.len() > MAX_PARENTS) {
         return Err("a shard has more than two parents");
+    }
+    if let Some(seed) = &entry.seed {
+        let arns = seed.streams.keys().chain(seed.lost.iter().map(|hole| &hole.stream)).map(|stream| stream.arn.len());
+        if arns.max().is_some_and(|longest| longest > MAX_ARN) {
+            return Err("the ARN of a stream that it takes over is too long");
+        }
     }
     for file in &entry.added {
         let groups = [&file.first_group, &file.last_group];
@@ -292,7 +304,7 @@ fn added(state: &State, entry: &Entry) -> Result<(), String> {
         if !targets.insert(target) || !sources.insert(source) {
             return Err(format!("{target} is added twice, or its source is used twice"));
         }
-        if !months.insert(month) && !entry.kind.replaces() {
+        if !months.insert(month) && !entry.kind.replaces() && entry.kind != Kind::Seed {
             return Err(format!("month {month} gets two files"));
         }
         if entry.kind.replaces() && !entry.versions.contains_key(month) {

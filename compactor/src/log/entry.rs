@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use recount_schemas::{Amount, EventKey, Month, SequenceNumber, ShardId};
+use recount_schemas::{Amount, EventKey, Home, Month, SequenceNumber, ShardId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::LogError;
+use super::state::{Hole, StreamEnd, as_pairs};
 
 /// The format of entries that this code writes, and the newest that it reads.
 ///
-/// Format 2 added additions and erasures, [`Entry::origin`] and [`Fingerprint::counts`].
+/// Format 2 added additions, erasures and seeds, [`Entry::origin`] and [`Fingerprint::counts`].
 pub const FORMAT: u32 = 2;
 /// The largest entry, in bytes. A commit of 256 MiB over a thousand shards and a hundred months stays far below.
 pub const MAX_BYTES: u64 = 16 << 20;
@@ -95,6 +96,8 @@ pub enum Kind {
     Addition,
     /// It replaces the files of months by ones whose rows count the same and hold less personal data.
     Erasure,
+    /// It begins the log of a set with all that another archive had, judged anew: see [`Seed`].
+    Seed,
 }
 
 impl Kind {
@@ -270,6 +273,34 @@ pub struct AddedFile {
     pub fingerprint: Fingerprint,
 }
 
+/// What the log of a set takes over from the archive that its rows came from. The set's archive then reads each shard on
+/// from where that one stood, as if it had read it itself up to there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seed {
+    /// The home of that archive.
+    pub from: Home,
+    /// The number of its log's entries.
+    pub entries: u64,
+    /// The SHA-256 of the last of them.
+    pub head: Option<Digest>,
+    /// How far it had read the shards.
+    #[serde(with = "as_pairs")]
+    pub streams: BTreeMap<Stream, StreamEnd>,
+    /// Every hole that it knew. Their entries are of its log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Hole>,
+}
+
+impl Seed {
+    /// Whether a record at this place had been read when the log was taken over. What stands beside the stream was: nobody
+    /// will read it later.
+    pub fn covers(&self, shard: &ShardId, sequence: &SequenceNumber) -> bool {
+        let read = |end: &StreamEnd| end.shards.get(shard).is_some_and(|end| Some(sequence) <= end.to.as_ref());
+        shard.is_beside_the_stream() || self.streams.values().any(read)
+    }
+}
+
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -288,7 +319,7 @@ pub struct Entry {
     pub definition: String,
     /// The plan's token, new for each plan: lower-case hexadecimal digits.
     pub token: String,
-    /// Of an addition or an erasure: what it comes from, such as `redrive`, `backfill <plan hash>` or `retention`. It holds no
+    /// Of an addition, an erasure or a seed: what it comes from, such as `redrive`, `backfill <plan hash>` or `retention`. It holds no
     /// personal data: an entry is never changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -308,6 +339,9 @@ pub struct Entry {
     /// What it read of each shard, parents before their children.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<ShardRange>,
+    /// Of a seed: what it takes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Box<Seed>>,
     /// The files that it adds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<AddedFile>,

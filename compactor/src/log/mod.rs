@@ -13,6 +13,6 @@ pub mod state;
 pub mod store;
 
 pub use check::LogError;
-pub use entry::{AddedFile, Digest, Entry, Fingerprint, Kind, Lost, ShardRange, Stream};
+pub use entry::{AddedFile, Digest, Entry, Fingerprint, Kind, Lost, Seed, ShardRange, Stream};
 pub use state::{LiveFile, ShardEnd, State};
 pub use store::{Committed, LogStore, StoreError};

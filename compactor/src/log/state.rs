@@ -81,18 +81,18 @@ pub struct State {
     pub lost: Vec<Hole>,
 }
 
-mod as_pairs {
+pub(super) mod as_pairs {
     use super::{BTreeMap, Stream, StreamEnd};
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(in super::super) fn serialize<S: Serializer>(
         map: &BTreeMap<Stream, StreamEnd>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<BTreeMap<Stream, StreamEnd>, D::Error> {
         Vec::<(Stream, StreamEnd)>::deserialize(deserializer).map(|pairs| pairs.into_iter().collect())
@@ -114,6 +114,10 @@ impl State {
         for file in &entry.added {
             let live = LiveFile { n: entry.n, definition: entry.definition.clone(), file: file.clone() };
             self.files.entry(file.month).or_default().insert(file.target.clone(), live);
+        }
+        if let Some(seed) = &entry.seed {
+            self.streams.clone_from(&seed.streams);
+            self.lost.clone_from(&seed.lost);
         }
         if let Some(stream) = &entry.stream {
             let end = self.streams.entry(stream.clone()).or_default();

@@ -1,4 +1,4 @@
-use super::super::entry::{FORMAT, Fingerprint, MAX_BYTES, ShardRange};
+use super::super::entry::{FORMAT, Fingerprint, MAX_BYTES, Seed, ShardRange};
 use super::super::names;
 use super::*;
 use proptest::prelude::*;
@@ -62,6 +62,7 @@ fn entry(state: &State, ranges: Vec<ShardRange>) -> Entry {
         definition: "d".into(),
         token: "ab".into(),
         origin: None,
+        seed: None,
         base: state.next,
         stream: Some(stream()),
         retention_hours: Some(24),
@@ -524,4 +525,70 @@ proptest! {
             from = Some(to);
         }
     }
+}
+
+fn number(n: u64) -> SequenceNumber {
+    n.to_string().parse().unwrap()
+}
+
+/// A log that takes over shard s0, read to 7 and closed, and s1 to 9.
+fn seeded() -> Entry {
+    let end = |to: u64, closed| ShardEnd { to: Some(number(to)), closed, caught_up_ms: Some(5) };
+    let shards = BTreeMap::from([("s0".parse().unwrap(), end(7, true)), ("s1".parse().unwrap(), end(9, false))]);
+    let lost = Lost { after: None, before: None, since_ms: None, found_ms: 3 };
+    let hole = Hole { n: 40, stream: stream(), shard: "s0".parse().unwrap(), lost };
+    let seed = Seed {
+        from: recount_schemas::Home::Base,
+        entries: 41,
+        head: Some(Digest::of(b"40")),
+        streams: BTreeMap::from([(stream(), StreamEnd { retention_hours: Some(24), shards })]),
+        lost: vec![hole],
+    };
+    let state = State::default();
+    Entry {
+        kind: Kind::Seed,
+        stream: None,
+        retention_hours: None,
+        origin: Some("rebuild from base".into()),
+        seed: Some(Box::new(seed)),
+        added: vec![file(&state, "2026-11", 3, 0, 0), file(&state, "2026-11", 2, 1, 0)],
+        ..entry(&state, vec![])
+    }
+}
+
+#[test]
+fn a_seed_takes_over_how_far_shards_were_read_and_what_was_lost() {
+    let mut state = State::default();
+    put(&mut state, seeded()).unwrap();
+    assert_eq!((state.live().count(), state.lost.len()), (2, 1));
+    let kept: State = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+    assert_eq!(kept, state);
+    // From there on it is read as any log is.
+    let closed = entry(&state, vec![range("s0", Some(7), Some(8))]);
+    assert!(state.clone().apply(closed, Digest::of(b"")).unwrap_err().to_string().contains("closed before"));
+    let gap = entry(&state, vec![range("s1", Some(10), Some(12))]);
+    assert!(state.clone().apply(gap, Digest::of(b"")).unwrap_err().to_string().contains("begin where the last"));
+    let next = entry(&state, vec![range("s1", Some(9), Some(12))]);
+    put(&mut state, next).unwrap();
+
+    let seed = *seeded().seed.unwrap();
+    let covers = |shard: &str, n| seed.covers(&shard.parse().unwrap(), &number(n));
+    assert!(covers("s1", 9) && covers("s0", 1) && covers("backfill-0", 99));
+    assert!(!covers("s1", 10) && !covers("s2", 1));
+}
+
+#[test]
+fn only_the_first_entry_can_be_a_seed() {
+    let state = two_entries();
+    let second = Entry { n: 2, base: 2, previous: state.head, added: vec![], ..seeded() };
+    assert!(state.clone().apply(second, Digest::of(b"")).unwrap_err().to_string().contains("only be the first"));
+    let with = |change: fn(&mut Entry)| {
+        let mut entry = seeded();
+        change(&mut entry);
+        State::default().apply(entry, Digest::of(b"")).unwrap_err().to_string()
+    };
+    assert!(with(|entry| entry.seed = None).contains("takes over"));
+    assert!(with(|entry| entry.kind = Kind::Addition).contains("takes over"));
+    assert!(with(|entry| entry.origin = None).contains("where its rows come from"));
+    assert!(with(|entry| entry.stream = Some(stream())).contains("reads no stream"));
 }

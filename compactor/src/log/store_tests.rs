@@ -22,6 +22,7 @@ fn renewal(state: &State, token: &str) -> Bytes {
         definition: "d".into(),
         token: token.into(),
         origin: None,
+        seed: None,
         base: state.next,
         stream: Some(stream()),
         retention_hours: None,

@@ -192,6 +192,7 @@ fn logs(definition: &Definition, records: &[Vec<u8>]) -> Vec<Vec<u8>> {
         definition: definition.hash().into(),
         token: "0af1".into(),
         origin: None,
+        seed: None,
         base: n,
         stream: Some(stream.clone()),
         retention_hours: Some(24),
