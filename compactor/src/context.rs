@@ -12,12 +12,13 @@ use recount_consumer::totals::{Totals, TotalsError};
 use recount_schemas::definition::DefinitionError;
 use recount_schemas::definition::file::MAX_FILE;
 use recount_schemas::host::{Deadline, SharedHost};
-use recount_schemas::{Definition, Settings, bounded};
+use recount_schemas::{Definition, Home, Settings, bounded};
 
 use crate::archive::{ArchiveError, ArchiveReport, Archiver, Kinesis, Limits, Until};
 use crate::bucket::Bucket;
 use crate::log::{LogStore, State, StoreError};
 use crate::reconcile::diff::Passed;
+use crate::sets::{HomeError, SwitchError, home};
 
 /// The definition, the clients, the totals and the archive.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub struct Context {
     pub progress: Progress,
     /// The bounds of an archive run.
     pub limits: Limits,
+    /// What the clients were made from.
+    pub sdk: SdkConfig,
 }
 
 /// Most archive runs in a row on the way to the tip: a day of them.
@@ -77,6 +80,12 @@ pub enum ContextError {
     /// The archive's log could not be read.
     #[error(transparent)]
     Log(#[from] StoreError),
+    /// What a set keeps of itself could not be read.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// Which home is the current one could not be read.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
     /// The archiver failed.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -105,7 +114,66 @@ impl Context {
         let bucket = Bucket::new(s3, settings.bucket.as_str(), host.clone()).below(&settings.prefix());
         let totals = Totals::new(dynamo.clone(), &settings, Arc::clone(&definition), host.clone());
         let progress = Progress::new(dynamo.clone(), &settings, host.clone());
-        Self { settings, definition, host, dynamo, kinesis, bucket, totals, progress, limits: Limits::default() }
+        Self {
+            settings,
+            definition,
+            host,
+            dynamo,
+            kinesis,
+            bucket,
+            totals,
+            progress,
+            limits: Limits::default(),
+            sdk: sdk.clone(),
+        }
+    }
+
+    /// A home of the deployment whose base `base` names. The definition of a set is the one that is kept with it; that of the
+    /// base is in a file. A `file` that is named is used, and must be the set's.
+    pub async fn open(
+        sdk: &SdkConfig,
+        base: &Settings,
+        home: &Home,
+        file: Option<&str>,
+        host: SharedHost,
+    ) -> Result<Self, ContextError> {
+        let Some(set) = home.set() else {
+            let mut settings = base.base();
+            if let Some(file) = file {
+                settings.definition = file.to_owned();
+            }
+            let definition = read_definition(&settings.definition)?;
+            return Ok(Self::new(sdk, settings, definition, host));
+        };
+        let settings = base.of_set(set);
+        let Clients { s3, .. } = Clients::within(sdk, AttemptTimeouts::ARCHIVE);
+        let bucket = Bucket::new(s3, settings.bucket.as_str(), host.clone()).below(&settings.prefix());
+        let kept = home::definition(&bucket, set).await?.ok_or_else(|| HomeError::NoSuchSet(set.clone()))?;
+        let definition = match file.map(read_definition).transpose()? {
+            Some(given) => {
+                home::same(set, &kept, &given)?;
+                given
+            }
+            None => kept,
+        };
+        Ok(Self::new(sdk, settings, definition, host))
+    }
+
+    /// A home beside this one, with its definition.
+    pub fn beside(&self, home: &Home, definition: Definition) -> Self {
+        let base = self.settings.base();
+        let settings = home.set().map_or_else(|| base.clone(), |set| base.of_set(set));
+        Self { limits: self.limits, ..Self::new(&self.sdk, settings, definition, self.host.clone()) }
+    }
+
+    /// Which home this is.
+    pub fn home(&self) -> Home {
+        self.settings.set.clone().into()
+    }
+
+    /// The base's bucket, in which all homes are.
+    pub fn root(&self) -> Bucket {
+        self.bucket.below("")
     }
 
     /// The totals must be this definition's. Totals that nobody has claimed yet are empty, which is fine.
@@ -134,7 +202,8 @@ impl Context {
     pub async fn archive(&self) -> Result<ArchiveReport, ContextError> {
         let source = Kinesis::new(self.kinesis.clone(), self.settings.stream.as_str());
         let archiver = Archiver::new(self.bucket.clone(), source, Arc::clone(&self.definition), self.host.clone())
-            .with_limits(self.limits);
+            .with_limits(self.limits)
+            .of_home(&self.home());
         let mut all = archiver.run(Until::Tip, Deadline::NONE).await?;
         let mut progressed = all.commits > 0;
         for _ in 1..MAX_RUNS {

@@ -20,6 +20,7 @@
 //! - [`repair`]: putting it right, by a plan.
 //! - [`redrive`]: quarantined records through the path again, after a fix.
 //! - [`replay`]: archived changes back into a stream, and over to the live one.
+//! - [`sets`]: second homes beside the first, and which of them readers go by. [`rebuild`]: making one.
 //! - [`explain`]: the events that make a number. [`why`](mod@why): one event's whole life. [`usage`]: the live totals themselves.
 //!
 //! What holds it against the source table:
@@ -45,12 +46,14 @@ pub mod fsck;
 pub mod history;
 pub mod items;
 pub mod log;
+pub mod rebuild;
 pub mod recompute;
 pub mod reconcile;
 pub mod redrive;
 pub mod repair;
 pub mod replay;
 pub mod rows;
+pub mod sets;
 pub mod table;
 pub mod usage;
 pub mod why;

@@ -5,7 +5,7 @@
 //! - [`cell`]: the protocol of one cell, pure. The rule that everything else serves.
 //! - [`tuning`]: every number that can be tuned, and why it is what it is.
 //! - [`expressions`]: from a step of the protocol to the expressions of one UpdateItem.
-//! - [`totals`]: the I/O around it: apply, look, pages, scan.
+//! - [`totals`]: the I/O around it: apply, look, pages, scan. [`tables`]: the tables that it needs.
 //! - [`envelope`]: the event that Lambda hands over, read record by record.
 //! - [`millis`]: the times of records and streams, the same for everybody who reads them.
 //! - [`batch`]: its records judged and folded by cell, and their verdicts. Pure.
@@ -25,5 +25,6 @@ pub mod progress;
 pub mod quarantine;
 pub mod report;
 pub mod retry;
+pub mod tables;
 pub mod totals;
 pub mod tuning;

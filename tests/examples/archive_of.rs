@@ -173,7 +173,7 @@ async fn main() -> Result<()> {
     let sdk = recount_local::client::in_process(engines.door()).await;
     let clients = Clients::new(&sdk);
     let (definition, settings) = (Definition::parse(DEFINITION, "recount.toml")?, Settings::default());
-    recount_local::setup::setup(&clients, &definition, &settings, 1).await?;
+    recount_local::setup::setup(&clients, &definition, &settings, 1, &host).await?;
     let context = Context::new(&sdk, settings, definition, Arc::clone(&host));
     context.totals.claim_definition().await?;
 

@@ -40,7 +40,7 @@ async fn main() -> Result<()> {
     let sdk = recount_local::client::in_process(engines.door()).await;
     let (clients, settings) = (Clients::new(&sdk), Settings::default());
     let definition = Arc::new(Definition::parse(DEFINITION, "recount.toml")?);
-    recount_local::setup::setup(&clients, &definition, &settings, 1).await?;
+    recount_local::setup::setup(&clients, &definition, &settings, 1, &host).await?;
     let bucket = Bucket::new(recount_local::client::s3(&sdk), settings.bucket.as_str(), Arc::clone(&host));
 
     let began = Instant::now();
@@ -114,6 +114,7 @@ async fn commit(
         definition: definition.hash().to_owned(),
         token: "ab".to_owned(),
         origin: None,
+        seed: None,
         folded: None,
         base: n,
         stream: Some(Stream { arn: "arn:aws:kinesis:us-east-1:000000000000:stream/s".to_owned(), created_ms: 0 }),

@@ -82,7 +82,7 @@ async fn run(workload: &Workload) -> Result<(f64, f64, f64)> {
     let clients = Clients::new(&recount_local::client::in_process(engines.door()).await);
     let definition = Arc::new(Definition::parse(recount_local::pipeline::SCANS, "recount.toml")?);
     let settings = Settings::default();
-    recount_local::setup::setup(&clients, &definition, &settings, 1).await?;
+    recount_local::setup::setup(&clients, &definition, &settings, 1, &host).await?;
     let totals = Totals::new(clients.dynamodb.clone(), &settings, Arc::clone(&definition), Arc::clone(&host));
 
     let mut rng = fastrand::Rng::with_seed(7);

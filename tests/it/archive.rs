@@ -273,7 +273,7 @@ async fn invariant_1_what_the_stream_dropped_unread_is_said_to_be_lost() {
     let sdk = recount_local::client::in_process(engines.door()).await;
     let (clients, settings) = (Clients::new(&sdk), Settings::default());
     let definition = Definition::parse(&definition(""), "recount.toml").unwrap();
-    recount_local::setup::setup(&clients, &definition, &settings, 1).await.unwrap();
+    recount_local::setup::setup(&clients, &definition, &settings, 1, &host).await.unwrap();
     let mut context = Context::new(&sdk, settings, definition, Arc::clone(&host));
     context.limits = context.limits.unpaced();
 

@@ -18,6 +18,7 @@ mod edited;
 mod erase;
 mod fsck;
 mod hostile;
+mod rebuild;
 mod redelivery;
 mod redrive;
 mod repair;

@@ -119,7 +119,7 @@ impl World {
         let aws = Machine::new(clock, plan.epoch_us, plan.seed ^ 0xa5a5);
         let host: SharedHost = aws.clone();
         let options = EngineOptions { work: BlockingWork::Inline, storage: Storage::Memory };
-        let engines = Engines::open(dir, host, options).unwrap();
+        let engines = Engines::open(dir, Arc::clone(&host), options).unwrap();
         let direct = InProcess::new(engines.door().clone());
         let network = Network::new(direct.clone(), clock, Arc::clone(&aws), plan.weather.clone(), plan.seed ^ 0x11);
         let region = format!("sim-{}", HISTORIES.fetch_add(1, Ordering::Relaxed));
@@ -127,7 +127,7 @@ impl World {
         let settings = parts::settings();
         let definition = Definition::parse(&plan.definition(), "recount.toml").unwrap();
         let clients = Clients::new(&admin);
-        setup(&clients, &definition, &settings, plan.shards).await.unwrap();
+        setup(&clients, &definition, &settings, plan.shards, &host).await.unwrap();
         keep_for(&clients, &settings.stream, plan.retention_hours).await;
         let created_ms = life(&clients, &settings.stream).await;
         let context = Context::new(&admin, settings.clone(), definition.clone(), aws.clone());

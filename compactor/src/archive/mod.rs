@@ -41,6 +41,8 @@ pub use kinesis::Kinesis;
 pub use report::ArchiveReport;
 pub use run::{Archiver, Until};
 
+use recount_schemas::SetName;
+
 use crate::bucket::BucketError;
 use crate::log::{LogError, StoreError};
 use crate::rows::RowsError;
@@ -129,6 +131,9 @@ pub enum ArchiveError {
         /// The hash of the definition in use.
         ours: String,
     },
+    /// The archive of a set has not been seeded.
+    #[error("the archive of set {0} is empty; it begins with `recount rebuild --into {0} --confirm`")]
+    NotSeeded(SetName),
     /// A live file is nowhere.
     #[error("log entry {n} added {target}, which has neither been published nor is its upload there; restore either")]
     Stuck {

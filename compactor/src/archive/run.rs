@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use recount_schemas::bugs::{self, Bug};
 use recount_schemas::host::{Deadline, SharedHost};
-use recount_schemas::{Definition, ShardId};
+use recount_schemas::{Definition, Home, SetName, ShardId};
 
 use super::finish::Catalog;
 use super::gather::{Gathered, Gatherer, vanished};
@@ -50,6 +50,7 @@ pub struct Archiver<O = Bucket, S = Kinesis> {
     host: SharedHost,
     limits: Limits,
     catalog: Option<Arc<dyn Catalog>>,
+    set: Option<SetName>,
 }
 
 /// What is to be committed: uploads and ranges, without the number and the targets.
@@ -92,13 +93,18 @@ impl Proposal for Plan {
 impl<O: Objects, S: Source> Archiver<O, S> {
     /// An archiver with the limits of a deployment and without a catalog.
     pub fn new(objects: O, source: S, definition: Arc<Definition>, host: SharedHost) -> Self {
-        Self { objects, source, definition, host, limits: Limits::default(), catalog: None }
+        Self { objects, source, definition, host, limits: Limits::default(), catalog: None, set: None }
     }
 
     /// The same with other limits; a commit has at most [`MAX_COMMIT_BYTES`].
     pub fn with_limits(self, limits: Limits) -> Self {
         let commit_bytes = limits.commit_bytes.min(MAX_COMMIT_BYTES);
         Self { limits: Limits { commit_bytes, ..limits }, ..self }
+    }
+
+    /// The same for a home. The archive of a set begins with a seed: without one it would lack what the stream has forgotten.
+    pub fn of_home(self, home: &Home) -> Self {
+        Self { set: home.set().cloned(), ..self }
     }
 
     /// The same with a catalog that is kept in step.
@@ -114,6 +120,9 @@ impl<O: Objects, S: Source> Archiver<O, S> {
         let log = LogStore::new(self.objects.clone(), self.host.clone());
         let mut report = ArchiveReport::default();
         let mut state = self.in_time(deadline, Box::pin(log.read_to_head())).await??;
+        if let Some(set) = self.set.as_ref().filter(|_| state.next == 0) {
+            return Err(ArchiveError::NotSeeded(set.clone()));
+        }
         let steps = Box::pin(self.steps(until, &life, &log, &mut state, &mut report));
         match self.in_time(deadline, steps).await.flatten() {
             Ok(()) | Err(ArchiveError::TimeIsUp) => {}

@@ -122,7 +122,8 @@ async fn parts() -> anyhow::Result<Parts> {
     let stream = Kinesis::new(context.kinesis.clone(), context.settings.stream.as_str());
     let (definition, host) = (Arc::clone(&context.definition), context.host.clone());
     let compactor = Compactor::new(context.bucket.clone(), Arc::clone(&definition), host.clone());
-    let archiver = Archiver::new(context.bucket.clone(), stream, definition, host).with_limits(limits);
+    let archiver =
+        Archiver::new(context.bucket.clone(), stream, definition, host).with_limits(limits).of_home(&context.home());
     Ok(Parts { archiver, compactor, context, metrics: Metrics::stdout() })
 }
 

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use recount_schemas::{Group, Month, Year};
+use recount_schemas::{Group, Home, Month, Year};
+
+use super::rebuild::RebuildArgs;
+use super::switch::SwitchArgs;
 
 use super::compact::Compact;
 use super::explain::Explain;
@@ -19,7 +22,7 @@ use super::why::Why;
     after_help = "Exit codes: 0 clean, 1 findings, 2 could not decide, 3 bad usage.
 
 Things are found by RECOUNT_DEFINITION, RECOUNT_TOTALS_TABLE, RECOUNT_LEDGER_TABLE, RECOUNT_PROGRESS_TABLE, RECOUNT_STREAM,
-RECOUNT_BUCKET and the SDK's own variables (AWS_REGION, AWS_ENDPOINT_URL, …).
+RECOUNT_BUCKET, RECOUNT_SET and the SDK's own variables (AWS_REGION, AWS_ENDPOINT_URL, …).
 
 Examples:
   recount usage acme --year 2026        live totals of a group, months and year, against its quota
@@ -37,6 +40,9 @@ pub struct Cli {
     /// The definition of what is counted [default: RECOUNT_DEFINITION, else recount.toml].
     #[arg(long, global = true, value_name = "FILE")]
     pub definition: Option<String>,
+    /// The home to work on: `base` or a set [default: RECOUNT_SET, else the one that was switched to last].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub set: Option<Home>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -143,6 +149,12 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
     Backfill(super::backfill::BackfillArgs),
     /// Take an item's personal data out of the archive; no total changes.
     Erase(super::erase::Erase),
+    /// Make totals anew beside the old ones: for another definition, or since a table was lost.
+    Rebuild(RebuildArgs),
+    /// Make readers go by another home.
+    Switch(SwitchArgs),
+    /// All homes of totals and archive, and how far each of them is.
+    Sets,
     /// The exact list of the archive's live files, one per line.
     #[command(after_help = "While a month is being compacted a glob sees events twice; this list never does.")]
     Files {

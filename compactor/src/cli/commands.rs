@@ -19,11 +19,13 @@ use crate::contributions::Scope;
 use crate::erase::{EraseError, KeyError};
 use crate::explain::AsOfError;
 use crate::fsck::FsckError;
+use crate::rebuild::RebuildError;
 use crate::recompute::{RecomputeError, recompute};
 use crate::reconcile::{ReconcileError, Verdict, evidence, reconcile};
 use crate::repair::plan::{Plan, PlanError};
 use crate::repair::proof::{Proof, ProofError};
 use crate::repair::{Options, RepairError, Report as Repair, fetch, repair, repair_by};
+use crate::sets::{HomeError, SwitchError};
 use crate::usage::{UsageError, usage};
 use crate::why::WhyError;
 
@@ -132,6 +134,18 @@ pub enum CommandError {
     /// Backfill.
     #[error(transparent)]
     Backfill(#[from] BackfillError),
+    /// Rebuild.
+    #[error(transparent)]
+    Rebuild(Box<RebuildError>),
+    /// The switches.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// What a set keeps of itself.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// A name that none of ours can have.
+    #[error("{0}")]
+    Name(#[from] recount_schemas::set::NotASetName),
     /// A plan in a file.
     #[error("plan {path}: {source}")]
     PlanFile {
@@ -170,6 +184,9 @@ impl CommandError {
             | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => exit_of_context(error),
             Self::Redrive(error) => super::redrive::exit(error),
             Self::Replay(error) => super::replay::exit(error),
+            Self::Rebuild(error) => super::rebuild::exit(error),
+            Self::Home(HomeError::NoSuchSet(_) | HomeError::OtherDefinition { .. } | HomeError::Definition(_))
+            | Self::Name(_) => Exit::Usage,
             Self::PlanFile { .. }
             | Self::Key(_)
             | Self::Repair(RepairError::Plan(_) | RepairError::Proof(ProofError::Absent(_)))
@@ -190,9 +207,18 @@ pub fn exit_of_context(error: &ContextError) -> Exit {
         ContextError::Unreadable { .. }
         | ContextError::Definition(_)
         | ContextError::OtherDefinition { .. }
+        | ContextError::Home(HomeError::NoSuchSet(_) | HomeError::OtherDefinition { .. })
         | ContextError::Archive(ArchiveError::OtherDefinition { .. }) => Exit::Usage,
         _ => Exit::Undecided,
     }
+}
+
+/// What is wrong with a file that the command line names shows before anybody is asked.
+pub fn check_files(command: &Command) -> Result<(), CommandError> {
+    let Command::Repair { plan: Some(plan), .. } = command else { return Ok(()) };
+    let PlanSource::File(path) = plan_source(plan) else { return Ok(()) };
+    let unreadable = |source| CommandError::PlanFile { path: plan.clone(), source };
+    File::open(path).map(drop).map_err(unreadable)
 }
 
 /// Runs a command and writes its report to `out`.
@@ -272,6 +298,9 @@ pub async fn run(
         Command::Audit(args) => super::audit::run(context, args, format, out, says).await,
         Command::Backfill(args) => super::backfill::run(context, args, format, out, says).await,
         Command::Erase(args) => super::erase::run(context, &args, format, out, says).await,
+        Command::Rebuild(args) => super::rebuild::run(context, args, format, out, says).await,
+        Command::Switch(args) => super::switch::run(context, args, format, out, says).await,
+        Command::Sets => super::switch::sets(context, format, out).await,
         Command::Files { month } => files(context, month, format, out).await,
     }
 }

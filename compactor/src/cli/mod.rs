@@ -7,6 +7,7 @@
 //! - [`replay`](mod@replay): `recount replay`.
 //! - [`audit`], [`backfill`]: likewise.
 //! - [`tables`]: reports as tables.
+//! - [`rebuild`], [`switch`]: the commands that have a file of their own.
 //! - [`progress`]: what is being done, on a terminal only.
 //!
 //! Exit codes: 0 clean, 1 findings, 2 could not decide, 3 bad usage.
@@ -20,21 +21,26 @@ pub mod erase;
 pub mod explain;
 pub mod fsck;
 pub mod progress;
+pub mod rebuild;
 pub mod redrive;
 pub mod replay;
+pub mod switch;
 pub mod tables;
 pub mod why;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use aws_config::BehaviorVersion;
 use clap::Parser;
+use recount_consumer::handler::{AttemptTimeouts, Clients};
 use recount_schemas::host::SystemHost;
 use recount_schemas::{Settings, terminal};
 
-use crate::context::{Context, read_definition};
-use args::{Cli, Format};
+use crate::bucket::Bucket;
+use crate::context::{Context, ContextError, read_definition};
+use crate::sets;
+use args::{Cli, Command, Format};
 use commands::{CommandError, Exit};
 use progress::Progress;
 
@@ -68,20 +74,42 @@ pub async fn main(line: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 async fn run(cli: Cli) -> Result<Exit, CommandError> {
-    let mut settings = Settings::from_lookup(|name| std::env::var(name).ok());
-    if let Some(definition) = cli.definition {
-        settings.definition = definition;
+    let Cli { format, mut definition, set, mut command } = cli;
+    let base = Settings::from_lookup(|name| std::env::var(name).ok());
+    // There the definition is that of the totals to be made, not of those that are there.
+    if let Command::Rebuild(args) = &mut command {
+        args.definition = definition.take();
     }
-    let definition = read_definition(&settings.definition)?;
+    // What is wrong with a file shows before anybody is asked. That there is none is no fault where a set is the current home.
+    let file = definition.as_deref();
+    let missing = |error: &ContextError| matches!(error, ContextError::Unreadable { source, .. } if source.kind() == ErrorKind::NotFound);
+    let read = match read_definition(file.unwrap_or(&base.definition)) {
+        Err(error) if file.is_some() || !missing(&error) => return Err(error.into()),
+        read => read.map(drop),
+    };
+    commands::check_files(&command)?;
     let sdk = aws_config::defaults(BehaviorVersion::latest()).load().await;
-    let context = Context::new(&sdk, settings, definition, SystemHost::shared());
-    let progress = Progress::new(cli.format == Format::Table);
+    let host = SystemHost::shared();
+    let named = std::env::var(Settings::SET).ok().filter(|name| !name.is_empty());
+    let home = match (set, named) {
+        (Some(home), _) => home,
+        (None, Some(name)) => name.parse()?,
+        (None, None) => {
+            let Clients { s3, .. } = Clients::within(&sdk, AttemptTimeouts::ARCHIVE);
+            match sets::current(&Bucket::new(s3, base.bucket.as_str(), host.clone())).await {
+                Ok(current) => current.home,
+                Err(error) => return Err(read.err().map_or_else(|| error.into(), CommandError::from)),
+            }
+        }
+    };
+    let context = Context::open(&sdk, &base, &home, file, host).await?;
+    let progress = Progress::new(format == Format::Table);
     let mut out = std::io::BufWriter::new(std::io::stdout());
-    let exit = commands::run(&context, cli.command, cli.format, &mut out, &|step| progress.step(step)).await;
+    let exit = commands::run(&context, command, format, &mut out, &|step| progress.step(step)).await;
     progress.finish();
     exit.and_then(|exit| match out.flush() {
         // A reader such as `head` that has seen enough is no failure of ours.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(exit),
     })
 }

@@ -35,6 +35,7 @@ fn entry(history: &History, kind: Kind) -> Entry {
         definition: "d".into(),
         token: "ab".into(),
         origin: (kind == Kind::Addition).then(|| "redrive".to_owned()),
+        seed: None,
         base: history.state.next,
         stream: (kind == Kind::Archive).then(|| Stream { arn: "arn".into(), created_ms: 1 }),
         retention_hours: None,
@@ -144,4 +145,27 @@ fn an_entry_that_does_not_follow_changes_nothing() {
     let bad = Entry { n: 99, ..entry(&history, Kind::Archive) };
     assert!(history.take(bad, Digest::of(b""), &|_| true).is_err());
     assert_eq!((history.state, history.entries.len(), history.origins.len()), (before, 5, 2));
+}
+
+#[test]
+fn a_seed_has_read_all_that_it_takes_over() {
+    use crate::log::state::StreamEnd;
+    use crate::log::{Seed, ShardEnd};
+    let mut history = History::default();
+    let end = |to: &str| ShardEnd { to: Some(to.parse().unwrap()), ..ShardEnd::default() };
+    let shards = BTreeMap::from([("s0".parse().unwrap(), end("9")), ("s1".parse().unwrap(), ShardEnd::default())]);
+    let stream = Stream { arn: "arn".into(), created_ms: 1 };
+    let seed = Seed {
+        from: recount_schemas::Home::Base,
+        entries: 5,
+        head: None,
+        streams: BTreeMap::from([(stream, StreamEnd { retention_hours: None, shards })]),
+        lost: Vec::new(),
+    };
+    let entry = Entry { origin: Some("rebuild".into()), seed: Some(Box::new(seed)), ..entry(&history, Kind::Seed) };
+    let digest = Digest::of(&entry.to_bytes().unwrap());
+    history.take(entry, digest, &|_| false).unwrap();
+    let read = history.positions_up_to(0);
+    assert!(read.has("s0", "1") && read.has("s0", "9") && !read.has("s0", "10") && !read.has("s1", "1"));
+    assert_eq!(history.reader_of("s0", "3").map(|(n, _)| n), Some(0));
 }

@@ -128,7 +128,12 @@ impl History {
                 conflicts: range.conflicts,
             })
         });
-        Told { at_ms: entry.at_ms, stream, spans: spans.collect() }
+        // A seed takes over what another log read. What of it was quarantined or a conflict there is judged anew: none is counted.
+        let taken_over = entry.seed.iter().flat_map(|seed| seed.streams.values()).flat_map(|end| &end.shards);
+        let taken_over = taken_over.filter_map(|(shard, end)| {
+            Some(Span { shard: shard.clone(), from: None, to: end.to.clone()?, quarantined: 0, conflicts: 0 })
+        });
+        Told { at_ms: entry.at_ms, stream, spans: spans.chain(taken_over).collect() }
     }
 
     /// Where the rows of the files come from that an entry adds.

@@ -370,7 +370,7 @@ fn an_addition_brings_rows_that_no_range_accounts_for() {
     assert!(broken(&|e| e.origin = Some("x".repeat(check::MAX_ORIGIN + 1))).contains("origin is too long"));
     let second = |e: &mut Entry| e.added.push(file(&state, "2026-10", 1, 1, 0));
     assert!(broken(&second).contains("gets two files"));
-    refused(&state, |e| e.origin = Some("x".into()), "only an addition or an erasure");
+    refused(&state, |e| e.origin = Some("x".into()), "only an addition, an erasure or a seed");
     let mut next = addition(&state);
     next.origin = Some("x".repeat(check::MAX_ORIGIN));
     put(&mut state, next).unwrap();

@@ -129,19 +129,30 @@ impl Rebuilder {
     /// The record of row `i`.
     pub fn rebuild(&self, i: usize) -> Result<Rebuilt, ReadError> {
         let (shard, sequence) = self.place(i)?;
-        let record = envelope::restore(
-            self.text(&self.envelopes, i, "envelope")?,
-            self.text(&self.event_ids, i, "event ID")?,
-            text(&self.item_keys, i),
-            text(&self.new_images, i),
-            text(&self.old_images, i),
-        );
+        let record = self.restored(i)?;
         let content = bytes(&self.contents, i);
         let whole = |record: &String| {
             let change = Change::decode(record.as_bytes());
             change.is_ok_and(|change| Some(change.content_hash().0.as_slice()) == content)
         };
         Ok(Rebuilt { shard, sequence, record: record.ok().filter(whole) })
+    }
+
+    /// What is left of the record of row `i`, where that is not all of the change any more; `None` where it is no record. And
+    /// the hash of what the change was, as the row has it.
+    pub fn remains(&self, i: usize) -> Result<(Option<String>, [u8; 16]), ReadError> {
+        let content = bytes(&self.contents, i).and_then(|bytes| bytes.try_into().ok());
+        Ok((self.restored(i)?.ok(), content.ok_or_else(|| self.bad(i, "its content hash does not have 16 bytes"))?))
+    }
+
+    fn restored(&self, i: usize) -> Result<Result<String, serde_json::Error>, ReadError> {
+        Ok(envelope::restore(
+            self.text(&self.envelopes, i, "envelope")?,
+            self.text(&self.event_ids, i, "event ID")?,
+            text(&self.item_keys, i),
+            text(&self.new_images, i),
+            text(&self.old_images, i),
+        ))
     }
 
     fn key(&self, i: usize) -> Option<EventKey> {

@@ -35,6 +35,8 @@ use crate::mapping::streams::DynamoSource;
 use crate::mapping::{Chaos, Checkpoints, Config, Function, FunctionError, KinesisSource, Mapping, OnFailure};
 use crate::setup::{SetupError, setup};
 
+mod sets;
+
 /// The definition of the first use, for when none is given.
 pub const SCANS: &str = include_str!("../recount.toml");
 /// Where batches are kept that a mapping gave up.
@@ -77,6 +79,9 @@ impl Default for Options {
 /// The pipeline does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
+    /// A set that is to be fed.
+    #[error(transparent)]
+    Set(#[from] recount_compactor::context::ContextError),
     /// Its tables, stream or bucket cannot be made.
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -155,15 +160,68 @@ impl Function for ConsumerFunction {
     }
 }
 
+/// What feeds one home: the base, or a set.
+#[derive(Clone)]
+struct Feed {
+    kinesis: crate::kinesis::Kinesis,
+    sdk: SdkConfig,
+    s3: aws_sdk_s3::Client,
+    checkpoints: Checkpoints,
+    host: SharedHost,
+    options: Options,
+}
+
+impl Feed {
+    /// The mapping that feeds the totals which `settings` names. Its positions are its own.
+    async fn consumer(
+        &self,
+        settings: &Settings,
+        definition: &Arc<Definition>,
+        tally: &Tally,
+        faults: &Faults,
+    ) -> Result<Mapping<KinesisSource>, PipelineError> {
+        let (clients, host) = (handler::Clients::new(&self.sdk), Arc::clone(&self.host));
+        let consumer = Consumer::new(&clients, settings, Arc::clone(definition), host, Metrics::none());
+        consumer.start().await?;
+        let function = ConsumerFunction { consumer, tally: tally.clone(), host: Arc::clone(&self.host) };
+        let set = settings.set.as_ref().map(|set| format!("-{set}")).unwrap_or_default();
+        Ok(Mapping::new(
+            KinesisSource::new(self.kinesis.clone(), &settings.stream),
+            Arc::new(Faulty::new(function, faults.clone())),
+            Config {
+                name: format!("consumer{set}"),
+                batch_size: self.options.batch_size,
+                window: self.options.window,
+                bisect: true,
+                max_retries: Some(self.options.retries),
+                ..Config::default()
+            },
+            self.checkpoints.clone(),
+            Arc::clone(&self.host),
+            Some(Arc::new(FailureBucket {
+                s3: self.s3.clone(),
+                bucket: settings.bucket.clone(),
+                prefix: settings.prefix(),
+            })),
+        )?)
+    }
+}
+
 struct FailureBucket {
     s3: aws_sdk_s3::Client,
     bucket: String,
+    prefix: String,
 }
 
 #[async_trait]
 impl OnFailure for FailureBucket {
     async fn put(&self, key: &str, body: Bytes) -> Result<(), String> {
-        let put = self.s3.put_object().bucket(&self.bucket).key(format!("{ON_FAILURE}{key}")).body(body.into());
+        let put = self
+            .s3
+            .put_object()
+            .bucket(&self.bucket)
+            .key(format!("{}{ON_FAILURE}{key}", self.prefix))
+            .body(body.into());
         put.send().await.map(drop).map_err(|e| recount_schemas::causes(&e))
     }
 }
@@ -183,7 +241,7 @@ impl Pipeline {
         options: &Options,
     ) -> Result<Self, PipelineError> {
         let clients = Clients::new(sdk);
-        setup(&clients, &definition, &settings, options.shards).await?;
+        setup(&clients, &definition, &settings, options.shards, &host).await?;
         let context = Context::new(sdk, settings, definition, Arc::clone(&host));
         let definition = Arc::clone(&context.definition);
         let settings = &context.settings;
@@ -204,31 +262,16 @@ impl Pipeline {
             None,
         )?;
 
-        let consumer = Consumer::new(
-            &handler::Clients::new(sdk),
-            settings,
-            Arc::clone(&definition),
-            Arc::clone(&host),
-            Metrics::none(),
-        );
-        consumer.start().await?;
         let (tally, faults) = (Tally::default(), Faults::default());
-        let function = ConsumerFunction { consumer, tally: tally.clone(), host: Arc::clone(&host) };
-        let consumer = Mapping::new(
-            KinesisSource::new(engines.kinesis().clone(), &settings.stream),
-            Arc::new(Faulty::new(function, faults.clone())),
-            Config {
-                name: "consumer".into(),
-                batch_size: options.batch_size,
-                window: options.window,
-                bisect: true,
-                max_retries: Some(options.retries),
-                ..Config::default()
-            },
+        let feed = Feed {
+            kinesis: engines.kinesis().clone(),
+            sdk: sdk.clone(),
+            s3: clients.s3.clone(),
             checkpoints,
-            Arc::clone(&host),
-            Some(Arc::new(FailureBucket { s3: clients.s3.clone(), bucket: settings.bucket.clone() })),
-        )?;
+            host: Arc::clone(&host),
+            options: options.clone(),
+        };
+        let consumer = feed.consumer(settings, &definition, &tally, &faults).await?;
 
         let archiver = Archiver::new(
             context.bucket.clone(),
@@ -237,11 +280,14 @@ impl Pipeline {
             Arc::clone(&host),
         )
         .with_limits(Limits::default().unpaced());
+        let sets = sets::Watcher { feed, context: context.clone() };
 
         let stop = watch::channel(false).0;
         let mut tasks = JoinSet::new();
         spawn_mapping(&mut tasks, "relay", relay.clone(), Arc::clone(&host), stop.subscribe());
         spawn_mapping(&mut tasks, "consumer", consumer.clone(), Arc::clone(&host), stop.subscribe());
+        let stopped = stop.subscribe();
+        tasks.spawn(async move { sets.watch(stopped).await });
         if let Some(every) = options.archive_every {
             let (archiver, stopped) = (archiver.clone(), stop.subscribe());
             let thread = own_thread(move || schedule(archiver, every, host, stopped));

@@ -2,9 +2,11 @@
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, StreamSpecification,
-    StreamViewType, TimeToLiveSpecification,
+    StreamViewType,
 };
-use recount_schemas::{Definition, Settings, items};
+use recount_consumer::tables;
+use recount_schemas::host::SharedHost;
+use recount_schemas::{Definition, Settings};
 
 use crate::clients::Clients;
 
@@ -36,6 +38,7 @@ pub async fn setup(
     definition: &Definition,
     settings: &Settings,
     shards: i32,
+    host: &SharedHost,
 ) -> Result<(), SetupError> {
     let roles = [KeyType::Hash, KeyType::Range];
     let source: Vec<KeyPart<'_>> = definition
@@ -44,22 +47,14 @@ pub async fn setup(
         .zip(roles)
         .map(|(name, role)| KeyPart { name, kind: ScalarAttributeType::S, role })
         .collect();
-    let ours = |sort| {
-        vec![
-            KeyPart { name: items::PK, kind: ScalarAttributeType::S, role: KeyType::Hash },
-            KeyPart { name: items::SK, kind: sort, role: KeyType::Range },
-        ]
-    };
-    table(clients, &definition.table, &source, true).await?;
-    table(clients, &settings.totals, &ours(ScalarAttributeType::S), false).await?;
-    table(clients, &settings.ledger, &ours(ScalarAttributeType::B), false).await?;
-    table(clients, &settings.progress, &ours(ScalarAttributeType::S), false).await?;
-    expire_pages(clients, &settings.ledger).await?;
+    source_table(clients, &definition.table, &source).await?;
+    let made = tables::ensure(&clients.dynamodb, settings, host).await;
+    made.map_err(|error| SetupError { what: "table", name: error.table, cause: error.why })?;
     stream(clients, &settings.stream, shards).await?;
     bucket(clients, &settings.bucket).await
 }
 
-async fn table(clients: &Clients, name: &str, key: &[KeyPart<'_>], streamed: bool) -> Result<(), SetupError> {
+async fn source_table(clients: &Clients, name: &str, key: &[KeyPart<'_>]) -> Result<(), SetupError> {
     let failed = |cause: String| SetupError { what: "table", name: name.to_owned(), cause };
     let mut request = clients.dynamodb.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
     for part in key {
@@ -69,32 +64,14 @@ async fn table(clients: &Clients, name: &str, key: &[KeyPart<'_>], streamed: boo
             .attribute_definitions(attribute.build().map_err(|e| failed(e.to_string()))?)
             .key_schema(element.build().map_err(|e| failed(e.to_string()))?);
     }
-    if streamed {
-        let images = StreamSpecification::builder()
-            .stream_enabled(true)
-            .stream_view_type(StreamViewType::NewAndOldImages)
-            .build()
-            .map_err(|e| failed(e.to_string()))?;
-        request = request.stream_specification(images);
-    }
+    let images =
+        StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages).build();
+    request = request.stream_specification(images.map_err(|e| failed(e.to_string()))?);
     match request.send().await {
         Ok(_) => Ok(()),
         Err(e) if e.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => Ok(()),
         Err(e) => Err(failed(explain(&e))),
     }
-}
-
-async fn expire_pages(clients: &Clients, name: &str) -> Result<(), SetupError> {
-    let failed = |cause: String| SetupError { what: "time to live of table", name: name.to_owned(), cause };
-    let described = clients.dynamodb.describe_time_to_live().table_name(name).send().await;
-    let described = described.map_err(|e| failed(explain(&e)))?;
-    if described.time_to_live_description().and_then(|ttl| ttl.attribute_name()).is_some() {
-        return Ok(()); // enabling it twice is an error
-    }
-    let ttl = TimeToLiveSpecification::builder().enabled(true).attribute_name(items::EXPIRES).build();
-    let ttl = ttl.map_err(|e| failed(e.to_string()))?;
-    let request = clients.dynamodb.update_time_to_live().table_name(name).time_to_live_specification(ttl);
-    request.send().await.map(drop).map_err(|e| failed(explain(&e)))
 }
 
 async fn stream(clients: &Clients, name: &str, shards: i32) -> Result<(), SetupError> {
@@ -149,7 +126,7 @@ mod tests {
         // As after a kill between the two requests.
         clients.kinesis.create_stream().stream_name(&settings.stream).shard_count(3).send().await.unwrap();
         for _ in 0..2 {
-            setup(&clients, &definition, &settings, 2).await.unwrap();
+            setup(&clients, &definition, &settings, 2, &SystemHost::shared()).await.unwrap();
             let described = clients.kinesis.describe_stream_summary().stream_name(&settings.stream).send().await;
             let summary = described.unwrap().stream_description_summary.unwrap();
             assert_eq!((summary.retention_period_hours(), summary.open_shard_count()), (RETENTION_HOURS, 3));

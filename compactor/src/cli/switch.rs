@@ -1,0 +1,179 @@
+//! `recount switch` and `recount sets`: which home readers go by.
+
+use std::fmt::Write as _;
+use std::io::Write;
+
+use clap::Args;
+use recount_schemas::Home;
+use recount_schemas::terminal::{shown, shown_line};
+use serde::Serialize;
+
+use super::args::Format;
+use super::commands::{CommandError, Exit, write};
+use super::tables::{self, drawn, grouped, header, table};
+use crate::context::Context;
+use crate::contributions::Scope;
+use crate::reconcile::{Report as Reconciliation, Verdict, reconcile};
+use crate::sets::{self, Sets, home};
+
+/// What is typed.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(
+    after_help = "Every command without --set works on the home that was switched to last; so does `recount usage`.
+What feeds the homes is not touched: the one that was left stays fed, and `recount switch --to base --confirm` is the way back.
+
+Examples:
+  recount switch --to tokyo              hold it against its archive; change nothing
+  recount switch --to tokyo --confirm    the same, and switch if it is clean
+  recount sets                           all homes, and how far each of them is"
+)]
+pub struct SwitchArgs {
+    /// The set, or base.
+    #[arg(long, value_name = "NAME")]
+    pub to: Home,
+    /// Switch.
+    #[arg(long)]
+    pub confirm: bool,
+    /// Switch whatever a reconcile would say.
+    #[arg(long)]
+    pub unchecked: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    from: Home,
+    to: Home,
+    confirmed: bool,
+    switched: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused_because: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reconciled: Option<Reconciliation>,
+}
+
+/// Runs `switch`.
+pub async fn run(
+    context: &Context,
+    args: SwitchArgs,
+    format: Format,
+    out: &mut (dyn Write + Send),
+    says: &(dyn Fn(&str) + Sync),
+) -> Result<Exit, CommandError> {
+    let root = context.root();
+    let current = sets::current(&root).await?;
+    let (from, to) = (current.home.clone(), args.to);
+    let mut report =
+        Report { from, to, confirmed: args.confirm, switched: false, refused_because: None, reconciled: None };
+    if !args.unchecked {
+        let target = match context.home() == report.to {
+            true => context.clone(),
+            false => {
+                let base = &context.settings.base();
+                Context::open(&context.sdk, base, &report.to, None, context.host.clone()).await?
+            }
+        };
+        if let Some(set) = report.to.set()
+            && home::loaded(&target.bucket, set).await?.is_none()
+        {
+            report.refused_because = Some("its totals are not loaded; go on with `recount rebuild --into`");
+        } else {
+            let reconciled = reconcile(&target, &Scope::all(), says).await?.report;
+            if reconciled.verdict != Verdict::Clean {
+                report.refused_because =
+                    Some("it is not clean; `recount --set NAME repair`, or --unchecked if that is understood");
+            }
+            report.reconciled = Some(reconciled);
+        }
+    }
+    if args.confirm && report.refused_because.is_none() {
+        sets::switch(&root, &context.host, &current, &report.to).await?;
+        report.switched = true;
+    }
+    write(out, format, &report, shown_report)?;
+    Ok(match (&report.reconciled, report.refused_because) {
+        (Some(reconciled), _) => reconciled.verdict.into(),
+        (None, Some(_)) => Exit::Findings,
+        (None, None) => Exit::Clean,
+    })
+}
+
+fn shown_report(report: &Report) -> String {
+    let mut text = String::new();
+    if let Some(reconciled) = &report.reconciled {
+        text.push_str(&tables::reconciliation(reconciled));
+    }
+    let (from, to) = (&report.from, &report.to);
+    let _ = match (report.refused_because, report.switched) {
+        (Some(why), _) => writeln!(text, "readers stay with {from}: {why}"),
+        (None, true) => writeln!(text, "readers go by {to} now; back with `recount switch --to {from} --confirm`"),
+        (None, false) => writeln!(text, "readers go by {from}; `recount switch --to {to} --confirm` changes that"),
+    };
+    text
+}
+
+/// Runs `sets`.
+pub async fn sets(context: &Context, format: Format, out: &mut (dyn Write + Send)) -> Result<Exit, CommandError> {
+    let report = sets::list(context).await?;
+    write(out, format, &report, shown_sets)?;
+    Ok(if report.sets.iter().all(|line| line.error.is_none()) { Exit::Clean } else { Exit::Undecided })
+}
+
+fn shown_sets(report: &Sets) -> String {
+    let names = ["home", "", "definition", "totals", "state", "events", "archive behind", "consumer behind"];
+    let mut lines = table(&header(&names, &[]), 5);
+    let shards = |n: u64| if n == 0 { "no".to_owned() } else { format!("{n} shards") };
+    let mut errors = String::new();
+    for line in &report.sets {
+        let state = match (line.entries, line.loaded) {
+            (0, _) => "begun",
+            (_, true) => "in use",
+            (_, false) => "not loaded",
+        };
+        lines.add_row([
+            line.home.to_string(),
+            if line.current { "current".to_owned() } else { String::new() },
+            line.definition.as_deref().unwrap_or("-").chars().take(12).collect(),
+            shown(&line.totals),
+            if line.home == Home::Base { "base".to_owned() } else { state.to_owned() },
+            grouped(i64::try_from(line.events).unwrap_or(i64::MAX)),
+            shards(line.archive_behind),
+            shards(line.consumer_behind),
+        ]);
+        if let Some(error) = &line.error {
+            let _ = writeln!(errors, "{}: {}", line.home, shown_line(error));
+        }
+    }
+    format!("{}\n{errors}", drawn(&lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sets::HomeLine;
+
+    #[test]
+    fn homes_as_a_table() {
+        let line = |home: &str, current, error: Option<&str>| HomeLine {
+            home: home.parse().unwrap(),
+            current,
+            definition: Some("0123456789abcdef".repeat(4)),
+            totals: "recount-totals".to_owned(),
+            entries: 3,
+            events: 12_345,
+            loaded: !current,
+            archive_behind: 0,
+            consumer_behind: u64::from(current) * 2,
+            error: error.map(str::to_owned),
+        };
+        let report = Sets { sets: vec![line("base", false, Some("gone\u{1b}[31m")), line("tokyo", true, None)] };
+        insta::assert_snapshot!(shown_sets(&report), @r"
+        ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+         home              definition     totals           state        events   archive behind   consumer behind
+        ══════════════════════════════════════════════════════════════════════════════════════════════════════════
+         base              0123456789ab   recount-totals   base         12,345               no                no
+         tokyo   current   0123456789ab   recount-totals   not loaded   12,345               no          2 shards
+        ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+        base: gone\u{1b}[31m
+        ");
+    }
+}
