@@ -9,6 +9,7 @@
 //! - [`rows`]: events as rows of Parquet files, written and read.
 //! - [`archive`]: a run that brings what is new in the stream into the archive.
 //! - [`compact`]: many small files become few large ones.
+//! - [`daily`]: what is done once a day: retention, then compaction.
 //! - [`erase`]: rows lose personal data, and count as before.
 //! - [`fsck`](mod@fsck): whether the archive is what its log says: log, objects, bytes, rows.
 //!
@@ -40,6 +41,7 @@ pub mod commit;
 pub mod compact;
 pub mod context;
 pub mod contributions;
+pub mod daily;
 pub mod erase;
 pub mod explain;
 pub mod fsck;

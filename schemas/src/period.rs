@@ -42,6 +42,12 @@ impl Month {
         if self.month == 12 { Self::new(self.year.checked_add(1)?, 1) } else { Self::new(self.year, self.month + 1) }
     }
 
+    /// The month so many before this one; `None` before 0001-01.
+    pub fn back(self, months: u16) -> Option<Self> {
+        let count = i32::from(self.year) * 12 + i32::from(self.month) - 1 - i32::from(months);
+        Self::new(i16::try_from(count.div_euclid(12)).ok()?, u8::try_from(count.rem_euclid(12)).ok()? + 1)
+    }
+
     /// The first instant of the month by the clocks of `zone`, in microseconds since 1970.
     pub fn start_us(self, zone: &TimeZone) -> Option<i64> {
         let first = Date::new(self.year, i8::try_from(self.month).ok()?, 1).ok()?;

@@ -1,7 +1,7 @@
 //! The compactor as a Lambda, invoked by a schedule.
 //!
-//! Its event is `{"task":"archive"}`, or anything without a `task`, such as a schedule's own event; or `{"task":"compact"}`, which
-//! wants a schedule of its own, once a day, and 2 GiB of memory. The answer is the run's report. `{"task":"reconcile"}` holds all totals against the archive, keeps what it finds under `findings/`, and writes one line of
+//! Its event is `{"task":"archive"}`, or anything without a `task`, such as a schedule's own event; or `{"task":"compact"}`, the
+//! daily work of retention and compaction, which wants a schedule of its own, once a day, and 2 GiB of memory. The answer is the run's report. `{"task":"reconcile"}` holds all totals against the archive, keeps what it finds under `findings/`, and writes one line of
 //! metrics; the answer is its report with the first of its findings. What does not end in the invocation's time is undecided. The definition is a file named by `RECOUNT_DEFINITION`, or the text of one in `RECOUNT_DEFINITION_TOML`. Two
 //! invocations at once are safe: a schedule delivers at least once.
 //!
@@ -17,9 +17,10 @@ use anyhow::Context as _;
 use aws_config::BehaviorVersion;
 use lambda_runtime::{LambdaEvent, run, service_fn};
 use recount_compactor::archive::{Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
-use recount_compactor::compact::Compactor;
+use recount_compactor::compact;
 use recount_compactor::context::Context;
 use recount_compactor::contributions::Scope;
+use recount_compactor::daily::Daily;
 use recount_compactor::reconcile::{Report, metrics, reconcile};
 use recount_consumer::metrics::Metrics;
 use recount_schemas::definition::file::MAX_FILE;
@@ -50,7 +51,7 @@ const ANSWERED: usize = 100;
 
 struct Parts {
     archiver: Archiver,
-    compactor: Compactor,
+    daily: Daily,
     context: Context,
     metrics: Metrics,
 }
@@ -75,8 +76,8 @@ async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json
             Ok(serde_json::to_value(report)?)
         }
         Task::Compact => {
-            let report = parts.compactor.run(None, Deadline::after(&**host, left)).await;
-            let report = report.inspect_err(|error| tracing::error!(%error, "compaction run failed"))?;
+            let report = parts.daily.run(None, Deadline::after(&**host, left)).await;
+            let report = report.inspect_err(|error| tracing::error!(%error, "daily run failed"))?;
             Ok(serde_json::to_value(report)?)
         }
         Task::Reconcile => {
@@ -121,10 +122,11 @@ async fn parts() -> anyhow::Result<Parts> {
     let context = Context { limits, ..Context::new(&config, settings, definition, SystemHost::shared()) };
     let stream = Kinesis::new(context.kinesis.clone(), context.settings.stream.as_str());
     let (definition, host) = (Arc::clone(&context.definition), context.host.clone());
-    let compactor = Compactor::new(context.bucket.clone(), Arc::clone(&definition), host.clone());
+    let bounds = compact::Limits::default();
+    let daily = Daily::new(context.bucket.clone(), Arc::clone(&definition), host.clone(), bounds);
     let archiver =
         Archiver::new(context.bucket.clone(), stream, definition, host).with_limits(limits).of_home(&context.home());
-    Ok(Parts { archiver, compactor, context, metrics: Metrics::stdout() })
+    Ok(Parts { archiver, daily, context, metrics: Metrics::stdout() })
 }
 
 fn limits() -> anyhow::Result<Limits> {

@@ -13,7 +13,6 @@ use crate::archive::{ArchiveError, ArchiveReport};
 use crate::audit::AuditError;
 use crate::backfill::BackfillError;
 use crate::bucket::BucketError;
-use crate::compact::CompactError;
 use crate::context::{Context, ContextError};
 use crate::contributions::Scope;
 use crate::erase::{EraseError, KeyError};
@@ -119,15 +118,12 @@ pub enum CommandError {
     /// A replay.
     #[error(transparent)]
     Replay(Box<crate::replay::ReplayError>),
-    /// Erasure.
+    /// Erasure, retention or compaction.
     #[error(transparent)]
     Erase(Box<EraseError>),
     /// An item's key, as typed.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// Compaction.
-    #[error(transparent)]
-    Compact(#[from] CompactError),
     /// Audit.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -182,6 +178,7 @@ impl CommandError {
             | Self::Backfill(BackfillError::Context(error))
             | Self::Reconcile(ReconcileError::Context(error))
             | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => exit_of_context(error),
+            Self::Erase(error) if error.is_usage() => Exit::Usage,
             Self::Redrive(error) => super::redrive::exit(error),
             Self::Replay(error) => super::replay::exit(error),
             Self::Rebuild(error) => super::rebuild::exit(error),
@@ -191,8 +188,7 @@ impl CommandError {
             | Self::Key(_)
             | Self::Repair(RepairError::Plan(_) | RepairError::Proof(ProofError::Absent(_)))
             | Self::AsOf(AsOfError::Moment(_))
-            | Self::Fsck(FsckError::OtherDefinition { .. })
-            | Self::Compact(CompactError::Archive(ArchiveError::OtherDefinition { .. })) => Exit::Usage,
+            | Self::Fsck(FsckError::OtherDefinition { .. }) => Exit::Usage,
             Self::Audit(AuditError::NoKey { .. }) => Exit::Usage,
             Self::Audit(AuditError::Table(error)) if error.is_usage() => Exit::Usage,
             Self::Backfill(error) if error.is_usage() => Exit::Usage,

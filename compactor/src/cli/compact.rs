@@ -11,8 +11,10 @@ use recount_schemas::host::Deadline;
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
 use super::tables::{drawn, grouped, table};
-use crate::compact::{CompactReport, Compactor, Limits, Outcome};
+use crate::compact::{CompactReport, Limits, Outcome};
 use crate::context::Context;
+use crate::daily::{Daily, DailyReport};
+use crate::erase::Retention;
 
 /// The longest a run of the command line lives: an upload must be committed before the log is 64 entries farther, and a
 /// schedule may put one each minute.
@@ -22,7 +24,7 @@ const LIFE: Duration = Duration::from_secs(40 * 60);
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(
     after_help = "Merges a month's small files into few large ones with the same rows, and deletes what earlier compactions removed, once
-its month has shown the new version for the grace. It may run beside archivers, readers and other compactors.
+its month has shown the new version for the grace. Before that it erases images of months older than `[archive] retain_months`. It may run beside archivers, readers and other compactors.
 
 A month is compacted again only when its last move is older than the grace. With --grace 0 removed files are deleted at once:
 only where nobody reads by location or by a glob at that moment.
@@ -74,16 +76,16 @@ pub async fn run(
 ) -> Result<Exit, CommandError> {
     let limits = Limits { grace: args.grace, life: LIFE, ..Limits::default() };
     let (definition, host) = (context.definition.clone(), context.host.clone());
-    let compactor = Compactor::new(context.bucket.clone(), definition, host).with_limits(limits);
+    let daily = Daily::new(context.bucket.clone(), definition, host, limits);
     let report = match args.confirm {
         true => {
             says("compacting");
-            compactor.run(args.month, Deadline::NONE).await?
+            daily.run(args.month, Deadline::NONE).await?
         }
-        false => compactor.plan(args.month).await?,
+        false => daily.plan(args.month).await?,
     };
-    write(out, format, &report, shown)?;
-    Ok(match (report.finished, report.confirmed) {
+    write(out, format, &report, all)?;
+    Ok(match (report.compaction.finished, report.compaction.confirmed) {
         (true, _) => Exit::Clean,
         (false, false) => Exit::Findings,
         (false, true) => Exit::Undecided,
@@ -91,6 +93,26 @@ pub async fn run(
 }
 
 /// A report for people.
+fn all(report: &DailyReport) -> String {
+    report.retention.as_ref().map_or_else(String::new, |told| retained(told, report.compaction.confirmed))
+        + &shown(&report.compaction)
+}
+
+fn retained(retention: &Retention, confirmed: bool) -> String {
+    let mut text = String::new();
+    let verb = if confirmed { "erased" } else { "to be erased" };
+    // Writing to a string cannot fail.
+    for (month, told) in &retention.months {
+        let (rows, files) = (told.rows, told.files);
+        let _ = writeln!(text, "{month}: the images of {rows} rows in {files} files {verb}");
+    }
+    if retention.waiting > 0 {
+        let (months, since) = (retention.waiting, retention.kept_since);
+        let _ = writeln!(text, "{months} more months before {since} wait for a later run");
+    }
+    text
+}
+
 fn shown(report: &CompactReport) -> String {
     let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
     let mut text = String::new();

@@ -3,6 +3,7 @@
 //! - [`select`]: which rows: an item's, by its key; or all of the months before one.
 //! - [`strip`]: what such a row loses.
 //! - [`aside`]: the same for records kept in quarantine and as conflicts.
+//! - [`retain`]: retention: the months that are older than the definition keeps, some a run.
 //! - [`run`]: a run: find the rows, write their files anew, prove, put one entry a month, delete the old files.
 //!
 //! | of a row | after an erasure |
@@ -16,18 +17,30 @@
 //! row's group; where the group itself names a person, only another definition, and a rebuild, can take that away.
 
 pub mod aside;
+pub mod retain;
+#[cfg(test)]
+mod retain_tests;
 pub mod run;
 #[cfg(test)]
 mod run_tests;
 pub mod select;
 pub mod strip;
 
+pub use retain::Retention;
 pub use run::{EraseReport, Eraser};
 pub use select::{ItemKey, KeyError, Rows};
 
 use recount_schemas::Month;
 
+use crate::archive::ArchiveError;
 use crate::compact::CompactError;
+
+impl EraseError {
+    /// Whether the definition is not the archive's.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Compact(CompactError::Archive(ArchiveError::OtherDefinition { .. })))
+    }
+}
 
 /// An erasure failed. What it had committed stays; run again, it goes on.
 #[derive(Debug, thiserror::Error)]

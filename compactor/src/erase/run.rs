@@ -23,7 +23,7 @@ use crate::compact::CompactError;
 use crate::compact::delete::{delete, removed};
 use crate::compact::replace::Replacement;
 use crate::log::state::WINDOW;
-use crate::log::{AddedFile, Kind, LogStore, State, names};
+use crate::log::{AddedFile, Kind, LiveFile, LogStore, State, names};
 use crate::rows::{FileWriter, Written, prove, read_by};
 
 /// Rows of a batch.
@@ -71,16 +71,22 @@ pub struct Erased {
 /// Erases personal data from an archive.
 #[derive(Debug, Clone)]
 pub struct Eraser<O = Bucket> {
-    objects: O,
-    definition: Arc<Definition>,
-    host: SharedHost,
+    pub(super) objects: O,
+    pub(super) definition: Arc<Definition>,
+    pub(super) host: SharedHost,
     life: Duration,
+    deadline: Deadline,
 }
 
 impl<O: Objects> Eraser<O> {
     /// An eraser whose runs may write for `life`.
     pub fn new(objects: O, definition: Arc<Definition>, host: SharedHost, life: Duration) -> Self {
-        Self { objects, definition, host, life }
+        Self { objects, definition, host, life, deadline: Deadline::NONE }
+    }
+
+    /// The same, which writes nothing after the deadline.
+    pub(super) fn until(&self, deadline: Deadline) -> Self {
+        Self { deadline, ..self.clone() }
     }
 
     /// What a run would erase. Nothing is written.
@@ -129,11 +135,11 @@ impl<O: Objects> Eraser<O> {
         Ok(report)
     }
 
-    fn begin(&self) -> Life {
-        Life::begin(self.host.clone(), self.life, Deadline::NONE)
+    pub(super) fn begin(&self) -> Life {
+        Life::begin(self.host.clone(), self.life, self.deadline)
     }
 
-    fn committer<'c>(&'c self, log: &'c LogStore<O>, life: &'c Life) -> Committer<'c, O> {
+    pub(super) fn committer<'c>(&'c self, log: &'c LogStore<O>, life: &'c Life) -> Committer<'c, O> {
         let (objects, host) = (&self.objects, &self.host);
         Committer { objects, log, definition: self.definition.hash(), catalog: None, host, life }
     }
@@ -162,7 +168,7 @@ impl<O: Objects> Eraser<O> {
     /// The month's files with such rows, and how many.
     async fn find(&self, state: &State, month: Month, rows: &Rows) -> Result<Vec<(AddedFile, u64)>, EraseError> {
         let mut found = Vec::new();
-        for live in state.files.get(&month).into_iter().flat_map(BTreeMap::values) {
+        for live in with_data(state, month) {
             let mut batches = std::pin::pin!(read_by(&self.objects, &live.file, &BY, BATCH));
             let mut count = 0;
             while let Some(batch) = batches.try_next().await.map_err(CompactError::from)? {
@@ -179,7 +185,7 @@ impl<O: Objects> Eraser<O> {
     /// Whether nothing is left of the month.
     ///
     /// Finding the rows takes as long as the month is large, and writes nothing: what may be written in is counted from then on.
-    async fn month(
+    pub(super) async fn month(
         &self,
         month: Month,
         rows: &Rows,
@@ -271,6 +277,12 @@ impl<O: Objects> Eraser<O> {
         put.map_err(|error| CompactError::Archive(ArchiveError::Bucket(error)))?;
         Ok(written)
     }
+}
+
+/// The month's files with rows that still may have their data, by what the log says.
+pub(super) fn with_data(state: &State, month: Month) -> impl Iterator<Item = &LiveFile> {
+    let live = state.files.get(&month).into_iter().flat_map(BTreeMap::values);
+    live.filter(|live| live.file.fingerprint.erased < live.file.rows)
 }
 
 /// What the log says of an erasure: nothing of whom it is about.

@@ -249,3 +249,82 @@ fn what_is_no_kept_record_does_not_keep_the_replaced_files() {
     assert!(error.to_string().contains(&foreign), "{error}");
     assert_eq!(holds(&world, "of-person-1"), Vec::<String>::new());
 }
+
+/// An erasure that is cut at each of its writes, before it is done or just after: the same command completes it.
+#[test]
+fn invariant_7_an_erasure_that_is_killed_at_any_write_is_completed_by_the_same_command() {
+    use crate::bucket::memory::Fault;
+    use std::sync::Mutex;
+    use std::task::Waker;
+    let made = || {
+        let world = World::new();
+        let shard = world.stream.open_shards().remove(0);
+        for (i, id) in ["person-1", "other-2", "person-1", "person-1"].iter().enumerate() {
+            let at = NOVEMBER - (i as i64 % 2) * 40 * 86_400_000_000 + i as i64;
+            let text = secret(id, at).replace(&format!(r#""eventID":"{id}""#), &format!(r#""eventID":"e{i}""#));
+            world.stream.put(&shard, &text);
+        }
+        world.stream.put(&shard, "no record of person-1 at all");
+        world.run();
+        world
+    };
+    let sum = |world: &World| {
+        let state = state(&world.objects, &world.host);
+        let mut all = crate::log::Fingerprint::default();
+        state.live().for_each(|live| all.add(&live.file.fingerprint).unwrap());
+        let mut keys = archived(&world.objects, &state);
+        keys.sort();
+        (all.rows, all.counts, all.sums, keys)
+    };
+    let mut cuts = Vec::new();
+    for fault in [Fault::RequestLost, Fault::AnswerLost, Fault::Late] {
+        let mut nth = 0;
+        loop {
+            let mut world = made();
+            let before = sum(&world);
+            let met = Arc::new(Mutex::new(0));
+            let count = met.clone();
+            let objects = world.objects.with_faults(move |_, _| {
+                let mut count = count.lock().unwrap();
+                *count += 1;
+                if *count > nth { fault } else { Fault::None }
+            });
+            let life = Duration::from_secs(900);
+            let eraser = Eraser::new(objects, Arc::new(definition()), world.host.clone(), life);
+            let rows = item("person-1");
+            let mut run = Box::pin(eraser.run(&rows, true));
+            let mut context = std::task::Context::from_waker(Waker::noop());
+            // It ends, or it dies where it meets its first fault: its request is on the way, and nobody waits for the answer.
+            let mut whole = false;
+            while *met.lock().unwrap() <= nth && !whole {
+                whole = run.as_mut().poll(&mut context).is_ready();
+            }
+            drop(run);
+            if whole && *met.lock().unwrap() <= nth {
+                break;
+            }
+            world.check();
+            assert_eq!(sum(&world), before, "{fault:?} at write {nth}");
+            // What was on the way lands now, before the same command, or after it.
+            let early = nth % 2 == 0;
+            while early && world.objects.land(0) {}
+            let report = block_on(
+                Eraser::new(world.objects.clone(), Arc::new(definition()), world.host.clone(), life).run(&rows, true),
+            );
+            assert!(report.unwrap().finished, "{fault:?} at write {nth}");
+            let late = world.objects.land(0);
+            assert_eq!(sum(&world), before, "{fault:?} at write {nth}");
+            if late {
+                // An upload or a copy that came after all: the next compaction and erasure delete it.
+                world.host.pass(life);
+                erase(&world, &item("person-1"), true);
+            }
+            let left: Vec<String> =
+                holds(&world, "person-1").into_iter().filter(|name| !name.starts_with(names::STAGING)).collect();
+            assert_eq!(left, Vec::<String>::new(), "{fault:?} at write {nth}");
+            nth += 1;
+        }
+        cuts.push(nth);
+    }
+    assert!(cuts.iter().all(|cuts| *cuts >= 10), "{cuts:?}");
+}

@@ -311,7 +311,7 @@ fn added(state: &State, entry: &Entry) -> Result<(), String> {
             return Err(format!("month {month} gets a file but no version"));
         }
         let ordered = file.first_key <= file.last_key && file.first_group <= file.last_group;
-        if file.rows == 0 || file.rows != file.fingerprint.rows || !ordered {
+        if file.rows == 0 || file.rows != file.fingerprint.rows || file.fingerprint.erased > file.rows || !ordered {
             return Err(format!("what it says about {target} contradicts itself"));
         }
     }

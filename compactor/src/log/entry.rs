@@ -187,6 +187,13 @@ pub struct Fingerprint {
     pub counts: Option<u128>,
     /// The sum of each measure's column.
     pub sums: BTreeMap<String, Amount>,
+    /// How many rows are known to have lost their data: an erasure looks for no more in a file whose rows all have.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub erased: u64,
+}
+
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 mod hex128_if_any {
@@ -225,7 +232,7 @@ mod hex128 {
 /// The multiset without rows.
 impl Default for Fingerprint {
     fn default() -> Self {
-        Self { rows: 0, hash: 0, counts: Some(0), sums: BTreeMap::new() }
+        Self { rows: 0, hash: 0, counts: Some(0), sums: BTreeMap::new(), erased: 0 }
     }
 }
 
@@ -233,6 +240,7 @@ impl Fingerprint {
     /// Adds another one to this. `None` where a sum does not fit 128 bits: no archive of real measures gets there.
     pub fn add(&mut self, other: &Self) -> Option<()> {
         self.rows = self.rows.checked_add(other.rows)?;
+        self.erased = self.erased.checked_add(other.erased)?;
         self.hash = self.hash.wrapping_add(other.hash);
         self.counts = self.counts.zip(other.counts).map(|(all, more)| all.wrapping_add(more));
         for (column, sum) in &other.sums {

@@ -13,7 +13,7 @@ use recount_schemas::definition::Count;
 use recount_schemas::{Amount, Cell, Definition, Delta, EventKey, Month};
 use smallvec::SmallVec;
 
-use super::row::{Counted, row_hash};
+use super::row::{Counted, ERASED, row_hash};
 use super::{RowsError, Written};
 use crate::contributions::ReadError;
 use crate::contributions::columns::{Needs, Rows};
@@ -84,6 +84,7 @@ impl Sums {
         let print = &mut self.print;
         let content = rows.content(i).ok_or_else(|| rows.bad(i, "its content hash does not have 16 bytes"))?;
         print.rows += 1; // a file has at most 2⁶³ rows
+        print.erased += u64::from(content == ERASED);
         print.hash = print.hash.wrapping_add(row_hash(&content, key));
         let counts = counts(rows, i, definition)?;
         print.counts = print.counts.map(|all| all.wrapping_add(counts));
