@@ -164,6 +164,7 @@ fn fingerprint(definition: &Definition, rows: &[ArchivedRow]) -> Result<Fingerpr
     let mut measures: Vec<Option<i128>> = Vec::with_capacity(definition.measures.len());
     for row in rows {
         all.hash = all.hash.wrapping_add(row.fingerprint());
+        all.erased += u64::from(row.content == super::row::ERASED);
         measures.clear();
         measures.extend((0..definition.measures.len()).map(|i| row.measures.get(i).map(|amount| amount.billionths())));
         counts = counts.wrapping_add(row.counted(&measures).hash());
