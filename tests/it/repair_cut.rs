@@ -51,10 +51,11 @@ impl HttpConnector for Cut {
             if cut.made.fetch_add(1, Ordering::SeqCst) != cut.at {
                 return cut.inner.send(request).await;
             }
+            // Before it is sent: on a busy machine the SDK may give the attempt up meanwhile.
+            cut.reached.store(true, Ordering::SeqCst);
             if cut.sent {
                 let _ = cut.inner.send(request).await;
             }
-            cut.reached.store(true, Ordering::SeqCst);
             cut.notify.notify_one();
             std::future::pending().await
         })
