@@ -24,6 +24,7 @@ mod redrive;
 mod repair;
 mod repair_cut;
 mod replay;
+mod retain;
 mod scan;
 mod serve;
 mod smoke;
