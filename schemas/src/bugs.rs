@@ -190,7 +190,7 @@ pub const fn on(_bug: Bug) -> bool {
     false
 }
 
-/// A number of the protocol: `normal`, but `small` where this thread's history asked for small ones ([`make_small`]).
+/// A number of the protocol: `normal`, but `small` where this thread's history asked for small ones (`make_small`).
 #[cfg(not(feature = "bugs"))]
 #[inline(always)]
 pub const fn number(normal: u64, _small: u64) -> u64 {

@@ -48,7 +48,7 @@ async fn invariant_7_omitted_attributes_never_arrive_and_old_months_lose_their_i
     recount(0, "archive");
     assert_eq!((rows_of("example.org"), rows_of("/files/")), (0, 12));
     assert_eq!(recount(0, "fsck --deep")["verdict"], "clean");
-    assert_eq!(recount(0, "audit --settle 0s")["verdict"], "clean");
+    assert_eq!(recount(0, "audit --settle 0")["verdict"], "clean");
     let (usage, before) = (recount(0, "usage"), recount(0, "recompute"));
 
     // The plan is of some months; two runs do them all, and a third one has nothing to do.

@@ -3,8 +3,8 @@
 //!
 //! - [`gap`]: whether an item's INSERT is missing. Pure, with its truth table.
 //! - [`plan`]: the missing ones, named by the hash of what they are. Pure.
-//! - [`make`]: making the plan.
-//! - [`apply`]: applying it; every step may be done again.
+//! - [`mod@make`]: making the plan.
+//! - [`mod@apply`]: applying it; every step may be done again.
 //!
 //! # Why no event and its backfill both count
 //!
@@ -20,7 +20,7 @@
 //!   hence `--settle`, which the operator takes from these, and which is counted from the end of the reading. An export that is
 //!   older than 168 (24) hours needs no trust at all. Local mode has one partition: there a mark is enough.
 //!
-//! Whatever is archived by then, step 2 of [`apply`] leaves out. What comes later still, against the metrics, the audit finds
+//! Whatever is archived by then, step 2 of [`mod@apply`] leaves out. What comes later still, against the metrics, the audit finds
 //! and names `captured_twice`.
 //!
 //! There is a third place where an INSERT may be: in quarantine, from where a redrive counts it. So an item of which a record

@@ -47,7 +47,7 @@ pub struct ReplayArgs {
     /// Bytes a second [default: 500,000 for each of the stream's shards].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub bytes_per_second: Option<u64>,
-    /// Keep the checkpoint in this file [default: an object replays/<hash>.json in the bucket].
+    /// Keep the checkpoint in this file [default: an object replays/HASH.json in the bucket].
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
     /// Behind the archive's last record go on with the live stream, to its tip.

@@ -2,7 +2,7 @@
 //!
 //! Only files below half of a merged file's size are. Of those, in the order of their sizes, the longest beginning whose
 //! greatest file is no larger than all before it together: so a row is written again only into a file at least twice as large
-//! as the one it came from, and a handful of new commits does not rewrite a day. (A file counts as [`LEAST_BYTES`] at least:
+//! as the one it came from, and a handful of new commits does not rewrite a day. (A file counts as `LEAST_BYTES` at least:
 //! what costs is opening it.)
 //!
 //! A file of which the log does not say what its rows count is written anew whatever its size ([`uncounted`]).

@@ -6,10 +6,10 @@
 //! - [`run`]: the order of things: listings, then the log, then the files, two at a time, then what they come to together.
 //! - [`names`]: what the names under a prefix say of objects, by the log. Pure.
 //! - [`file`](mod@file): one file: where it is, its bytes, its rows. [`spool`]: an object, fetched once.
-//! - [`tally`]: rows against the log. Pure. [`columns`]: the rows, typed. [`derive`]: a row made anew from its own record.
+//! - [`tally`]: rows against the log. Pure. [`columns`]: the rows, typed. [`mod@derive`]: a row made anew from its own record.
 //! - [`keys`]: the event keys that stand twice, whatever their files and months.
 //! - [`aside`]: quarantine and conflicts against the log's counters.
-//! - [`mend`]: the little that can safely be repaired here.
+//! - [`mod@mend`]: the little that can safely be repaired here.
 //!
 //! The rules of the log themselves (dense, chained, ranges that tile, parents before children, records accounted for, removals of
 //! live files, names that fit) are those by which everybody reads it, `log/check.rs`; fsck holds every entry against them from

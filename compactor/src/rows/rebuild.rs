@@ -1,7 +1,7 @@
 //! A row back to the record that it was made of: images, keys and user identity byte for byte, the rest equal as JSON.
 //!
 //! The record is what `eventID`, the three columns of JSON and the envelope make together
-//! ([`envelope::restore`](recount_schemas::change::envelope::restore)). That nothing of the change is lost on the way is not taken
+//! ([`envelope::restore`]). That nothing of the change is lost on the way is not taken
 //! for granted: the content hash of what was put together must be the row's. It is not where personal data was erased since,
 //! or where the archive was told to leave columns out.
 

@@ -209,7 +209,7 @@ fn read_event(columns: &Columns, rows: &Rows, i: usize, definition: &Definition)
     })
 }
 
-/// The kept records with an event ID. At most [`MAX_KEPT`] of each kind are read.
+/// The kept records with an event ID. At most `MAX_KEPT` of each kind are read.
 pub async fn kept<O: Objects>(objects: &O, event_id: &str, searched: &mut Searched) -> Result<Vec<Kept>, WhyError> {
     let mut found = Vec::new();
     for prefix in [quarantine::PREFIX, quarantine::CONFLICTS_PREFIX] {
