@@ -181,7 +181,11 @@ pub async fn audit(context: &Context, options: &Options, says: &(dyn Fn(&str) + 
         (true, _) => Verdict::Undecided,
         (false, _) => Verdict::Findings,
     };
-    if report.verdict == Verdict::Undecided {
+    if report.verdict == Verdict::Clean && report.may_be_erased > 0 && unnamed.is_too_many() {
+        report.verdict = Verdict::Undecided;
+        let why = "so much was erased that a lost item cannot be told from an erased one";
+        report.undecided_because = Some(why.to_owned());
+    } else if report.verdict == Verdict::Undecided {
         report.undecided_because = Some("too many items differed at the first look; run it again".to_owned());
     }
     Ok(report)

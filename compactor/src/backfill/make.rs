@@ -170,6 +170,8 @@ impl Making<'_> {
             Some(Gap::Before(key)) => {
                 if before.len() < MAX_BEFORE {
                     before.insert(key, (life.item.clone(), life.read_us));
+                } else {
+                    self.refuse(MORE_BEFORE, life.item.clone());
                 }
                 return Ok(());
             }
@@ -299,6 +301,8 @@ pub const WAITS: &str =
     "a change of it waits in quarantine, and would count as well: put it through first, by recount redrive";
 const MAY_BE_ERASED: &str =
     "an INSERT of its group at its time was erased from the archive, and may be its own: it would count twice";
+const MORE_BEFORE: &str =
+    "more items were captured from the middle of their lives than one plan takes: apply this one, then make another";
 const NO_OLD_IMAGE: &str = "its first archived change has no old image: what it was before cannot be told";
 
 struct Olds<'b> {

@@ -119,7 +119,7 @@ impl Report {
 
     fn exit(&self) -> Exit {
         let left = match &self.applied {
-            Some(applied) => applied.moved > 0 || applied.too_old > 0,
+            Some(applied) => applied.moved > 0 || applied.too_old > 0 || applied.uncounted > 0,
             None => self.items > 0,
         };
         if left || !self.refused.is_empty() { Exit::Findings } else { Exit::Clean }
@@ -193,6 +193,10 @@ fn shown_report(report: &Report) -> String {
                 number(applied.counted_before),
             );
             let left = [
+                (
+                    applied.uncounted,
+                    "not counted, their cell's item is not understood: mend it (`recount reconcile` names it), then apply this plan again",
+                ),
                 (applied.captured, "captured meanwhile: nothing is missing of them"),
                 (applied.backfilled, "brought in by another plan"),
                 (applied.moved, "changed meanwhile: make another plan for them"),

@@ -21,6 +21,10 @@
 //! | addition | no: its keys must be looked up again. Behind a renewal: yes | no: likewise | yes |
 //! | compaction, erasure | yes: what came is carried over | yes | while all that it read is live |
 
+pub mod addition;
+
+pub use addition::Addition;
+
 use bytes::Bytes;
 use recount_schemas::bugs::{self, Bug};
 use recount_schemas::host::SharedHost;

@@ -49,6 +49,11 @@ impl Unnamed {
         }
     }
 
+    /// Whether there are more than are told apart at all: then any item may be one of them.
+    pub fn is_too_many(&self) -> bool {
+        self.too_many_months
+    }
+
     /// Whether one of them may be the INSERT of an item of that group and month; and of that time, where it is known.
     pub fn may_be(&self, group: &Group, month: Month, occurred_us: Option<i64>) -> bool {
         let in_month = self.too_many_months || self.months.contains(&(group.clone(), month));

@@ -18,9 +18,9 @@ use crate::archive::read::Reading;
 use crate::archive::sort::{sort, write_aside};
 use crate::archive::source::Record;
 use crate::bucket::Objects;
-use crate::commit::{Committer, Outcome, Proposal, token};
-use crate::log::{Entry, Kind, LogStore, State, names};
-use crate::rows::{Written, write};
+use crate::commit::{Addition, Committer, Outcome, token};
+use crate::log::{LogStore, names};
+use crate::rows::write;
 
 /// How often in a row others may be faster.
 const TRIES: u32 = 30;
@@ -117,37 +117,5 @@ fn reading(shard: &ShardId, record: &Record) -> Reading {
         caught_up_ms: None,
         lost: None,
         gave_up: None,
-    }
-}
-
-/// Files of rows that nobody read from the stream.
-struct Addition {
-    base: u64,
-    token: String,
-    origin: String,
-    files: Vec<(String, Written)>,
-}
-
-impl Proposal for Addition {
-    fn base(&self) -> u64 {
-        self.base
-    }
-
-    fn entry(&self, state: &State, header: Entry) -> Entry {
-        let n = state.next;
-        let target = |written: &Written, i| names::target(written.month, state.version(written.month), n, i);
-        let files = self.files.iter().enumerate();
-        Entry {
-            kind: Kind::Addition,
-            token: self.token.clone(),
-            origin: Some(self.origin.clone()),
-            added: files.map(|(i, (source, written))| written.added(source.clone(), target(written, i))).collect(),
-            ..header
-        }
-    }
-
-    /// No key came or went by a renewal, a compaction or an erasure.
-    fn survives(&self, others: &[Kind], _state: &State) -> bool {
-        others.iter().all(|kind| kind.replaces() || *kind == Kind::Renewal)
     }
 }
