@@ -11,6 +11,7 @@ mod bugs;
 mod busy;
 mod cli;
 mod compact;
+mod consumer_bug;
 mod damage;
 mod demo;
 mod duckdb;
