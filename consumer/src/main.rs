@@ -1,7 +1,7 @@
 //! The consumer as a Lambda function on a Kinesis stream.
 //!
-//! Environment: the names in `recount_schemas::settings`, and the definition itself in `RECOUNT_DEFINITION_TOML`, or a file in
-//! `RECOUNT_DEFINITION`. Logs as Lambda's logging controls say (`AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL`).
+//! Environment: the names in `recount_schemas::settings`, and the definition as `recount_schemas::definition::given` says.
+//! Logs as Lambda's logging controls say (`AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL`).
 //!
 //! A panic in the handler is caught by the runtime, logged, and answered as an error of the invocation: the batch comes again.
 
@@ -9,14 +9,13 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use aws_config::BehaviorVersion;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use recount_consumer::handler::{Clients, Consumer, HandlerError};
 use recount_consumer::metrics::Metrics;
-use recount_schemas::definition::file::MAX_FILE;
+use recount_schemas::Settings;
+use recount_schemas::definition::given;
 use recount_schemas::host::{Deadline, SystemHost};
-use recount_schemas::{Definition, Settings, bounded};
 use serde_json::value::RawValue;
 use tracing::error;
 
@@ -53,15 +52,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
 async fn start() -> anyhow::Result<Consumer> {
     let lookup = |name: &str| std::env::var(name).ok();
     let settings = Settings::deployed(lookup)?;
-    let (text, file) = match lookup("RECOUNT_DEFINITION_TOML").filter(|text| !text.trim().is_empty()) {
-        Some(text) => (text, "RECOUNT_DEFINITION_TOML"),
-        None => {
-            let path = settings.definition.as_str();
-            let text = File::open(path).and_then(|file| bounded::text(file, MAX_FILE));
-            (text.with_context(|| format!("reading the definition {path}"))?, path)
-        }
-    };
-    let definition = Arc::new(Definition::parse(&text, file)?);
+    let definition = Arc::new(given::deployed(lookup, &settings.definition, |path| File::open(path))?);
     let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
     let clients = Clients::new(&config);
     let consumer = Consumer::new(&clients, &settings, definition, SystemHost::shared(), Metrics::stdout());

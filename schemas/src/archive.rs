@@ -32,8 +32,8 @@
 //! | `measure_<attribute>` | DECIMAL(38, 9) | yes | one for each summed attribute, of the same image as the group |
 //! | `month` | VARCHAR | no | the partition, not in the file: the month of the row in the definition's time zone, as `2026-11` |
 //!
-//! Under `count = "inserts"` a total is `count(*)` and `sum(measure_…)` of the rows of class `insert`. `totals/monthly.parquet` and
-//! `totals/yearly.parquet`, as `recount recompute` writes them: `group_key` VARCHAR, `period` VARCHAR (`2026-11`, `2026`),
+//! Under `count = "inserts"` a total is `count(*)` and `sum(measure_…)` of the rows of class `insert`. `totals/monthly/totals.parquet` and
+//! `totals/yearly/totals.parquet`, as `recount recompute` writes them: `group_key` VARCHAR, `period` VARCHAR (`2026-11`, `2026`),
 //! `events` BIGINT, `sum_<attribute>` DECIMAL(38, 9), none null.
 //!
 //! # Findings
@@ -139,7 +139,7 @@ pub fn events_schema(definition: &Definition) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// The schema of recounted totals: `totals/monthly.parquet` has `period` as `2026-11`, `totals/yearly.parquet` as `2026`.
+/// The schema of recounted totals: `totals/monthly/totals.parquet` has `period` as `2026-11`, `totals/yearly/totals.parquet` as `2026`.
 pub fn totals_schema(definition: &Definition) -> SchemaRef {
     let mut fields = vec![
         Field::new(column::GROUP_KEY, DataType::Utf8, false),

@@ -204,7 +204,7 @@ async fn every_command_says_what_is_there_and_what_is_wrong() {
     let members = "months years entries files rows repeated repeated_events same_change_pairs written";
     assert_eq!(keys(&recomputed), named(members));
     assert_eq!((&recomputed["months"], &recomputed["years"]), (&expected["months"], &expected["years"]));
-    assert_eq!(recomputed["written"], json!(["totals/monthly.parquet", "totals/yearly.parquet"]));
+    assert_eq!(recomputed["written"], json!(["totals/monthly/totals.parquet", "totals/yearly/totals.parquet"]));
     assert!(shell.table(0, &["recompute"]).contains(SHOWN));
     let files = shell.json(0, &["files"]);
     let listed = shell.table(0, &["files"]);

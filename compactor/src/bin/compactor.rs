@@ -2,7 +2,8 @@
 //!
 //! Its event is `{"task":"archive"}`, or anything without a `task`, such as a schedule's own event; or `{"task":"compact"}`, the
 //! daily work of retention and compaction, which wants a schedule of its own, once a day, and 2 GiB of memory. The answer is the run's report. `{"task":"reconcile"}` holds all totals against the archive, keeps what it finds under `findings/`, and writes one line of
-//! metrics; the answer is its report with the first of its findings. What does not end in the invocation's time is undecided. The definition is a file named by `RECOUNT_DEFINITION`, or the text of one in `RECOUNT_DEFINITION_TOML`. Two
+//! metrics; the answer is its report with the first of its findings. `{"task":"recompute"}` recounts the archive into the tables below
+//! `totals/`; the answer is its report without the totals. What does not end in the invocation's time is undecided. The definition is given as `recount_schemas::definition::given` says. Two
 //! invocations at once are safe: a schedule delivers at least once.
 //!
 //! `RECOUNT_ARCHIVE_COMMIT_MIB` sets the most MiB of records in a commit (1 to 256, else 64: a commit is held in memory),
@@ -21,11 +22,12 @@ use recount_compactor::compact;
 use recount_compactor::context::Context;
 use recount_compactor::contributions::Scope;
 use recount_compactor::daily::Daily;
+use recount_compactor::recompute;
 use recount_compactor::reconcile::{Report, metrics, reconcile};
 use recount_consumer::metrics::Metrics;
-use recount_schemas::definition::file::MAX_FILE;
+use recount_schemas::Settings;
+use recount_schemas::definition::given;
 use recount_schemas::host::{Deadline, SystemHost};
-use recount_schemas::{Definition, Settings, bounded};
 use serde::Deserialize;
 
 /// Kept back from the invocation's time, for the answer and the last log lines.
@@ -43,6 +45,7 @@ enum Task {
     #[default]
     Archive,
     Compact,
+    Recompute,
     Reconcile,
 }
 
@@ -80,6 +83,15 @@ async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json
             let report = report.inspect_err(|error| tracing::error!(%error, "daily run failed"))?;
             Ok(serde_json::to_value(report)?)
         }
+        Task::Recompute => {
+            let says = |step: &str| tracing::info!(step, "recompute");
+            let report = in_time(parts, left, recompute::of_now(&parts.context, &says)).await;
+            let report = report.inspect_err(|error| tracing::error!(%error, "recompute failed"))?;
+            if !report.is_clean() {
+                tracing::error!(repeated = report.repeated, "event keys stand twice in the archive; run recount fsck");
+            }
+            Ok(without_totals(serde_json::to_value(report)?))
+        }
         Task::Reconcile => {
             let report = reconciled(parts, left).await;
             let emitted =
@@ -96,12 +108,29 @@ async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json
 async fn reconciled(parts: &Parts, left: Duration) -> Result<Report, lambda_runtime::Error> {
     let says = |step: &str| tracing::info!(step, "reconcile");
     let everything = Scope::all();
-    let reconciling = Box::pin(reconcile(&parts.context, &everything, &says));
+    Ok(in_time(parts, left, reconcile(&parts.context, &everything, &says)).await?.report)
+}
+
+/// What a task comes to, if it ends in the invocation's time.
+async fn in_time<T, E: Into<lambda_runtime::Error>>(
+    parts: &Parts,
+    left: Duration,
+    task: impl Future<Output = Result<T, E>>,
+) -> Result<T, lambda_runtime::Error> {
+    let task = Box::pin(task);
     tokio::select! {
         biased;
-        done = reconciling => Ok(done?.report),
-        () = parts.context.host.sleep(left) => Err("the invocation's time is up; give it more, or reconcile by hand".into()),
+        done = task => done.map_err(Into::into),
+        () = parts.context.host.sleep(left) => Err("the invocation's time is up; give it more, or do this by `recount`".into()),
     }
+}
+
+/// The totals are in their tables: an answer has no room for those of many groups.
+fn without_totals(mut report: serde_json::Value) -> serde_json::Value {
+    if let Some(members) = report.as_object_mut() {
+        members.retain(|name, _| name != "months" && name != "years");
+    }
+    report
 }
 
 /// As much of a report as an answer may have.
@@ -116,7 +145,7 @@ fn answered(mut report: Report) -> Report {
 
 async fn parts() -> anyhow::Result<Parts> {
     let settings = Settings::deployed(|name| env::var(name).ok())?;
-    let definition = definition(&settings)?;
+    let definition = given::deployed(|name| env::var(name).ok(), &settings.definition, |path| File::open(path))?;
     let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
     let limits = limits()?;
     let context = Context { limits, ..Context::new(&config, settings, definition, SystemHost::shared()) };
@@ -142,17 +171,4 @@ fn limits() -> anyhow::Result<Limits> {
             mib.with_context(|| format!("RECOUNT_ARCHIVE_COMMIT_MIB is {text:?}; it can be 1 to {most}"))? << 20;
     }
     Ok(limits)
-}
-
-fn definition(settings: &Settings) -> anyhow::Result<Definition> {
-    let (text, name) = match env::var("RECOUNT_DEFINITION_TOML") {
-        Ok(text) if !text.is_empty() => (text, "RECOUNT_DEFINITION_TOML"),
-        _ => {
-            let path = settings.definition.as_str();
-            let text = File::open(path).and_then(|file| bounded::text(file, MAX_FILE));
-            let text = text.with_context(|| format!("reading the definition {path}"))?;
-            (text, path)
-        }
-    };
-    Ok(Definition::parse(&text, name)?)
 }

@@ -9,6 +9,7 @@ use super::rebuild::RebuildArgs;
 use super::switch::SwitchArgs;
 
 use super::compact::Compact;
+use super::definition::DefinitionArgs;
 use super::explain::Explain;
 use super::fsck::Fsck;
 use super::why::Why;
@@ -84,7 +85,7 @@ pub enum Command {
     #[command(after_help = "Runs the same code as the scheduled compactor; both may run at once.
 Ends with 1 where the stream may have dropped records before this run read them, with 2 where it did not reach the tip.")]
     Archive,
-    /// Fold the archive into monthly and yearly totals, and write them as totals/*.parquet.
+    /// Fold the archive into monthly and yearly totals, and write them as totals/monthly and totals/yearly.
     Recompute,
     /// Hold the live totals against the archive.
     #[command(after_help = "Exact while events flow; archives to the tip first.
@@ -155,6 +156,8 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
     Switch(SwitchArgs),
     /// All homes of totals and archive, and how far each of them is.
     Sets,
+    /// Check a definition; print its hash, and its base64 for a deployment.
+    Definition(DefinitionArgs),
     /// The exact list of the archive's live files, one per line.
     #[command(after_help = "While a month is being compacted a glob sees events twice; this list never does.")]
     Files {

@@ -19,7 +19,7 @@ use crate::erase::{EraseError, KeyError};
 use crate::explain::AsOfError;
 use crate::fsck::FsckError;
 use crate::rebuild::RebuildError;
-use crate::recompute::{RecomputeError, recompute};
+use crate::recompute::{self, RecomputeError};
 use crate::reconcile::{ReconcileError, Verdict, evidence, reconcile};
 use crate::repair::plan::{Plan, PlanError};
 use crate::repair::proof::{Proof, ProofError};
@@ -150,6 +150,16 @@ pub enum CommandError {
         /// What happened.
         source: std::io::Error,
     },
+    /// A definition that no function's environment has room for.
+    #[error("{path} has {has} characters in base64; a function's environment has room for {most}")]
+    TooLong {
+        /// The file.
+        path: String,
+        /// Its length.
+        has: usize,
+        /// The most.
+        most: usize,
+    },
     /// The bucket.
     #[error(transparent)]
     Bucket(#[from] BucketError),
@@ -185,6 +195,7 @@ impl CommandError {
             Self::Home(HomeError::NoSuchSet(_) | HomeError::OtherDefinition { .. } | HomeError::Definition(_))
             | Self::Name(_) => Exit::Usage,
             Self::PlanFile { .. }
+            | Self::TooLong { .. }
             | Self::Key(_)
             | Self::Repair(RepairError::Plan(_) | RepairError::Proof(ProofError::Absent(_)))
             | Self::AsOf(AsOfError::Moment(_))
@@ -241,20 +252,7 @@ pub async fn run(
             Ok((&report).into())
         }
         Command::Recompute => {
-            // It reads every file; so it reads every entry, too, and checks the chain from its beginning.
-            let mut state = context.whole_log().await?;
-            let report = loop {
-                match recompute(&context.bucket, definition, &state, says).await {
-                    // A compaction removed a file and deleted it at once. If the log says so, once more by the new one.
-                    Err(error) if error.is_gone() => {
-                        let before = std::mem::replace(&mut state, context.whole_log().await?);
-                        if before.versions == state.versions {
-                            return Err(error.into());
-                        }
-                    }
-                    report => break report?,
-                }
-            };
+            let report = recompute::of_now(context, says).await?;
             write(out, format, &report, |report| tables::recomputation(report, definition))?;
             Ok(if report.is_clean() { Exit::Clean } else { Exit::Findings })
         }
@@ -297,6 +295,7 @@ pub async fn run(
         Command::Rebuild(args) => super::rebuild::run(context, args, format, out, says).await,
         Command::Switch(args) => super::switch::run(context, args, format, out, says).await,
         Command::Sets => super::switch::sets(context, format, out).await,
+        Command::Definition(args) => super::definition::run(&args, format, out),
         Command::Files { month } => files(context, month, format, out).await,
     }
 }

@@ -6,6 +6,7 @@
 //! - [`redrive`](mod@redrive): `recount redrive`.
 //! - [`replay`](mod@replay): `recount replay`.
 //! - [`audit`], [`backfill`]: likewise.
+//! - [`definition`]: `recount definition`, which asks nobody.
 //! - [`tables`]: reports as tables.
 //! - [`rebuild`], [`switch`]: the commands that have a file of their own.
 //! - [`progress`]: what is being done, on a terminal only.
@@ -17,6 +18,7 @@ pub mod audit;
 pub mod backfill;
 pub mod commands;
 pub mod compact;
+pub mod definition;
 pub mod erase;
 pub mod explain;
 pub mod fsck;
@@ -74,14 +76,18 @@ pub async fn main(line: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 async fn run(cli: Cli) -> Result<Exit, CommandError> {
-    let Cli { format, mut definition, set, mut command } = cli;
+    let Cli { format, definition: mut file, set, mut command } = cli;
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    if let Command::Definition(args) = &command {
+        return definition::run(args, format, &mut out).and_then(|exit| flushed(&mut out, exit));
+    }
     let base = Settings::from_lookup(|name| std::env::var(name).ok());
     // There the definition is that of the totals to be made, not of those that are there.
     if let Command::Rebuild(args) = &mut command {
-        args.definition = definition.take();
+        args.definition = file.take();
     }
     // What is wrong with a file shows before anybody is asked. That there is none is no fault where a set is the current home.
-    let file = definition.as_deref();
+    let file = file.as_deref();
     let missing = |error: &ContextError| matches!(error, ContextError::Unreadable { source, .. } if source.kind() == ErrorKind::NotFound);
     let read = match read_definition(file.unwrap_or(&base.definition)) {
         Err(error) if file.is_some() || !missing(&error) => return Err(error.into()),
@@ -104,12 +110,16 @@ async fn run(cli: Cli) -> Result<Exit, CommandError> {
     };
     let context = Context::open(&sdk, &base, &home, file, host).await?;
     let progress = Progress::new(format == Format::Table);
-    let mut out = std::io::BufWriter::new(std::io::stdout());
     let exit = commands::run(&context, command, format, &mut out, &|step| progress.step(step)).await;
     progress.finish();
-    exit.and_then(|exit| match out.flush() {
+    exit.and_then(|exit| flushed(&mut out, exit))
+}
+
+/// How a command ends once its report is out.
+fn flushed(out: &mut impl Write, exit: Exit) -> Result<Exit, CommandError> {
+    match out.flush() {
         // A reader such as `head` that has seen enough is no failure of ours.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(exit),
-    })
+    }
 }

@@ -1,7 +1,7 @@
 //! Folding the archive into monthly and yearly totals, from nothing but the archive.
 //!
 //! - [`fold`]: rows in order to totals, with the proofs made on the way. Pure.
-//! - [`write`](mod@write): totals as `totals/monthly.parquet` and `totals/yearly.parquet`, for Athena.
+//! - [`write`](mod@write): totals as `totals/monthly/totals.parquet` and `totals/yearly/totals.parquet`: a table of Athena is all that is below a prefix.
 //!
 //! A year is the sum of its months: under `count = "inserts"` an event has one month, under `net` each of its
 //! contributions has.
@@ -17,6 +17,7 @@ use recount_schemas::{Definition, Month};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::{BucketError, Objects};
+use crate::context::{Context, ContextError};
 use crate::contributions::ReadError;
 use crate::contributions::columns::{Needs, Rows};
 use crate::contributions::merge::Merged;
@@ -62,6 +63,9 @@ impl Report {
 /// A recompute failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecomputeError {
+    /// The archive's log could not be read.
+    #[error(transparent)]
+    Context(Box<ContextError>),
     /// The archive could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -86,6 +90,28 @@ impl RecomputeError {
 impl From<std::io::Error> for RecomputeError {
     fn from(error: std::io::Error) -> Self {
         Self::Read(error.into())
+    }
+}
+
+/// Recounts the archive of a deployment as its log has it now. It reads every file; so it reads every entry, too, and checks the chain
+/// from its beginning.
+///
+/// Two at once are safe: each writes whole tables, and the last one stands. That may be the one that began first, with the totals
+/// of a log some entries shorter; the next recount puts newer ones.
+pub async fn of_now(context: &Context, says: &(dyn Fn(&str) + Sync)) -> Result<Report, RecomputeError> {
+    let whole = async || context.whole_log().await.map_err(|error| RecomputeError::Context(Box::new(error)));
+    let mut state = whole().await?;
+    loop {
+        match recompute(&context.bucket, &context.definition, &state, says).await {
+            // A compaction removed a file and deleted it at once. If the log says so, once more by the new one.
+            Err(error) if error.is_gone() => {
+                let before = std::mem::replace(&mut state, whole().await?);
+                if before.versions == state.versions {
+                    return Err(error);
+                }
+            }
+            report => return report,
+        }
     }
 }
 

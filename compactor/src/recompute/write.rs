@@ -17,9 +17,9 @@ use crate::rows::metadata;
 use crate::usage::{Totalled, UsageError};
 
 /// The monthly totals.
-pub const MONTHLY: &str = "totals/monthly.parquet";
+pub const MONTHLY: &str = "totals/monthly/totals.parquet";
 /// The yearly totals.
-pub const YEARLY: &str = "totals/yearly.parquet";
+pub const YEARLY: &str = "totals/yearly/totals.parquet";
 
 /// The totals could not be written.
 #[derive(Debug, thiserror::Error)]

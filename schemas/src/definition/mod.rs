@@ -1,10 +1,11 @@
 //! What is counted: the definition, read from `recount.toml`.
 //!
-//! The [`file`](mod@file) gives texts; what is here has been checked, so that no other code asks again. The [`hash`](Definition::hash)
+//! The [`file`](mod@file) gives texts, and [`given`] where a deployed part has it from; what is here has been checked, so that no other code asks again. The [`hash`](Definition::hash)
 //! stands beside the totals: any change but one of the quotas, or of what the archive keeps of images, makes other totals, hence a
 //! rebuild, never an edit in place.
 
 pub mod file;
+pub mod given;
 
 use std::collections::BTreeMap;
 use std::fmt;

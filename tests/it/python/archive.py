@@ -49,9 +49,9 @@ for group, month, at_us, at_ms, size, image in con.execute(
 result = {"rows": rows, "keys": keys, "ids": ids, "classes": classes, "types": types("events"), "counts": shown(counts),
           "wrong": wrong}
 for table in ("monthly", "yearly"):
-    path = f"{bucket}/totals/{table}.parquet"
+    path = f"{bucket}/totals/{table}"
     if os.path.exists(path):
-        con.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{path}')")
+        con.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{path}/*.parquet')")
         totals = {}
         for group, period, events, size in con.execute(f"SELECT group_key, period, events, sum_bytes FROM {table}").fetchall():
             totals.setdefault(group, {})[period] = (events, size)
