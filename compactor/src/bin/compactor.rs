@@ -64,7 +64,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().json().with_env_filter(filter).without_time().init();
     let parts = parts().await.map_err(|error| lambda_runtime::Error::from(format!("{error:#}")))?;
-    run(service_fn(|event: LambdaEvent<Request>| handle(&parts, event))).await
+    // Boxed: the layouts of all tasks in one future would be nested deeper than the compiler goes.
+    run(service_fn(|event: LambdaEvent<Request>| Box::pin(handle(&parts, event)))).await
 }
 
 async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json::Value, lambda_runtime::Error> {

@@ -1,0 +1,40 @@
+"""microburst, a proxy that breaks requests by rules, started in this process with the one patch that the test needs.
+
+    python microburst_launcher.py --host 127.0.0.1 --port PORT --upstream URL
+
+`response: {abort_bytes: 0}`: the request is done upstream, and the connection ends without a byte of the answer. Stock, microburst
+sends the answer's head first, and where the answer has no body, such as that of S3's PutObject, all of it: nothing is cut. What a
+client makes of a write that was done and not answered is just what is asked here.
+"""
+
+import importlib.metadata
+import sys
+
+VERSION = "0.10.0"
+
+
+def main():
+    found = importlib.metadata.version("microburst")
+    if found != VERSION:
+        sys.exit(f"microburst_launcher: microburst is {found}; the patch is for {VERSION}: read it again, then raise VERSION")
+    from aiohttp import web
+
+    from microburst import cli, forward
+
+    stock = forward._stream_to_client
+
+    async def to_client(request, status, headers, mutator, chunks):
+        if mutator is None or mutator.abort_bytes != 0:
+            return await stock(request, status, headers, mutator, chunks)
+        async for _ in chunks:  # the whole answer: what was asked is done
+            pass
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()  # goes nowhere
+
+    forward._stream_to_client = to_client
+    sys.exit(cli.main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
