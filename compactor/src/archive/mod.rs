@@ -10,13 +10,14 @@
 //! - [`gather`]: all shards that can be read, for one commit.
 //! - [`sort`]: rows, duplicates, conflicts, and what cannot be judged.
 //! - [`finish`]: publishing an entry, by anybody, any number of times.
-//! - [`run`]: the run.
+//! - [`run`]: the run. [`metrics`]: what CloudWatch is told of it.
 //! - [`tidy`]: uploads that can never be committed.
 
 pub mod finish;
 pub mod gather;
 pub mod kinesis;
 pub mod life;
+pub mod metrics;
 pub mod plan;
 pub mod read;
 pub mod report;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws_config::BehaviorVersion;
 use lambda_runtime::{LambdaEvent, run, service_fn};
-use recount_compactor::archive::{Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
+use recount_compactor::archive::{self, Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
 use recount_compactor::compact;
 use recount_compactor::context::Context;
 use recount_compactor::contributions::Scope;
@@ -77,6 +77,10 @@ async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json
         Task::Archive => {
             let report = parts.archiver.run(Until::Tip, Deadline::after(&**host, left)).await;
             let report = report.inspect_err(|error| tracing::error!(%error, "archive run failed"))?;
+            let stream = &parts.context.settings.stream;
+            if let Err(error) = archive::metrics::emit(&parts.metrics, stream, &report, host.now_ms()) {
+                tracing::warn!(%error, "no metrics of this run");
+            }
             Ok(serde_json::to_value(report)?)
         }
         Task::Compact => {
