@@ -1,5 +1,5 @@
--- Events that came with two contents, as the last reconcile names them. The archive has the row that is shown;
--- the other variants stand under conflicts/ in the bucket.
+-- Events that came with two contents, as the last reconcile names them. The archive has the row that is shown.
+-- The other variants stand under conflicts/ in the bucket.
 SELECT
     f.group_key,
     f.month,

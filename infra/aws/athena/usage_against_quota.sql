@@ -1,5 +1,5 @@
 -- Usage of every group and month against its quota, by the last recount.
--- The quotas are those of recount.toml: one row for each group that has its own; others have the default.
+-- The quotas are those of recount.toml: one row for each group that has its own. Others have the default.
 WITH quotas (group_key, quota) AS (
     VALUES ('acme', 500000)
 ),
