@@ -44,10 +44,9 @@ def zipped(binary):
         subprocess.run(["strip", "-s", "-o", file.name, str(binary)], check=True)
         stripped = pathlib.Path(file.name).read_bytes()
     package = io.BytesIO()
-    with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(package, "w", zipfile.ZIP_STORED) as archive:
         entry = zipfile.ZipInfo("bootstrap")
         entry.external_attr = 0o755 << 16
-        entry.compress_type = zipfile.ZIP_DEFLATED
         archive.writestr(entry, stripped)
     return package.getvalue()
 

@@ -42,7 +42,7 @@ class Load:
         spread = self.random.choice([2 * 3600, 40 * 86400])
         when = ENDS_OF_MONTHS + datetime.timedelta(seconds=self.random.uniform(-spread, spread / 4), minutes=60)
         size = decimal.Decimal(self.random.randrange(10**12)) / 1000
-        group = f"project-{min(self.random.randrange(9), self.random.randrange(9))}"
+        group = f"project-{min(self.random.randrange(9) for _ in range(4))}"  # one hot one
         return {
             "scan_id": {"S": f"scan-{number:06}"},
             "project_id": {"S": group},

@@ -1,6 +1,6 @@
-"""microburst, a proxy that breaks requests by rules, started in this process with the one patch that the test needs.
+"""microburst, a proxy that breaks requests by rules, started in this process with a seed and the one patch that the test needs.
 
-    python microburst_launcher.py --host 127.0.0.1 --port PORT --upstream URL
+    python microburst_launcher.py SEED --host 127.0.0.1 --port PORT --upstream URL
 
 `response: {abort_bytes: 0}`: the request is done upstream, and the connection ends without a byte of the answer. Stock, microburst
 sends the answer's head first, and where the answer has no body, such as that of S3's PutObject, all of it: nothing is cut. What a
@@ -8,6 +8,7 @@ client makes of a write that was done and not answered is just what is asked her
 """
 
 import importlib.metadata
+import random
 import sys
 
 VERSION = "0.10.0"
@@ -33,7 +34,9 @@ def main():
         return web.Response()  # goes nowhere
 
     forward._stream_to_client = to_client
-    sys.exit(cli.main(sys.argv[1:]))
+    seed, *arguments = sys.argv[1:]
+    random.seed(seed)  # rules draw from the module's own generator
+    sys.exit(cli.main(arguments))
 
 
 if __name__ == "__main__":

@@ -142,19 +142,45 @@ def number_records_like_kinesis(kinesis):
     kinesis._next_sequence_number = lambda: f"49{stock()}"
 
 
-def patch(functions, kinesis):
+def make_alarms_of_expressions(provisioners):
+    """Patch 3: a stack may have alarms of metric math (`Metrics` of `AWS::CloudWatch::Alarm`).
+
+    MiniStack refuses the whole stack. Here such an alarm is made with a metric that nobody sends: it is there for what refers to it, and
+    says nothing; no test may look at it.
+    """
+    stock = provisioners._cw_metric_alarm_record
+
+    def record(name, props):
+        metrics = props.get("Metrics")
+        if metrics:
+            props = {key: value for key, value in props.items() if key != "Metrics"}
+            props |= {"Namespace": "MiniStack/NoMetricMath", "MetricName": name}
+        return stock(name, props)
+
+    provisioners._cw_metric_alarm_record = record
+
+
+def patch(functions, kinesis, provisioners):
     """Patches, and asks before and after: a version that answers otherwise is one that the patches were not written for."""
     delivered = trial(functions, kinesis)
     if delivered != [["0", "1", "2", "3"]]:
         refuse(f"without patch 1 a mapping delivered {delivered}: does it know partial failures now? Then drop the patch")
     if not kinesis._next_sequence_number().startswith("0"):
         refuse("sequence numbers have no leading zeros any more: drop patch 2")
+    alarm = {"Metrics": [{"Id": "m"}], "ComparisonOperator": "GreaterThanThreshold", "Threshold": 0}
+    try:
+        provisioners._cw_metric_alarm_record("self-test", alarm)
+        refuse("stacks may have alarms of metric math now: drop patch 3")
+    except ValueError:
+        pass
     PartialFailures(functions).install()
+    make_alarms_of_expressions(provisioners)
     number_records_like_kinesis(kinesis)
     delivered = trial(functions, kinesis)
     if delivered != [["0", "1", "2", "3"], ["2", "3"], ["3"]]:
         refuse(f"with patch 1 a mapping delivered {delivered}, not from the failed record on")
     first, second = kinesis._next_sequence_number(), kinesis._next_sequence_number()
+    provisioners._cw_metric_alarm_record("self-test", alarm)
     if not (len(first) == len(second) and "0" < first < second):
         refuse(f"with patch 2 sequence numbers do not grow: {first}, {second}")
 
@@ -210,8 +236,9 @@ def main():
     check_surroundings()
     from ministack import app
     from ministack.services import kinesis, lambda_svc
+    from ministack.services.cloudformation import provisioners
 
-    patch(lambda_svc, kinesis)
+    patch(lambda_svc, kinesis, provisioners)
     app.main()
 
 

@@ -5,6 +5,7 @@
 microburst forwards everything until it is given rules; it breaks only what the functions ask for, never the test's own requests.
 """
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -50,28 +51,26 @@ def until(what, ask, seconds, every=0.2):
 
 
 class StandIn:
-    def __init__(self, place):
-        self.place = pathlib.Path(place)
+    def __init__(self, place, seed):
+        self.place, self.seed = pathlib.Path(place), seed
         self.port, self.fault_port = free_ports(2)
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.faulty = f"http://127.0.0.1:{self.fault_port}"
         self.processes, self.logs = [], {}
 
-    def __enter__(self):
-        try:
-            self.start_ministack()
-            self.start_microburst()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def start_ministack(self):
+    def begin(self):
+        """Starts both, and waits until they answer."""
         for name in ("home", "temporary", "s3", "state"):
             (self.place / name).mkdir()
+        self.start_ministack()
+        self.start_microburst()
+        self.answers("ministack", f"{self.endpoint}/_ministack/health")
+        self.answers("microburst", f"{self.faulty}/_microburst/health")
+        # Not on a function's time: the first request of a service loads its model, for seconds.
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            list(pool.map(lambda ask: ask(), self.warming()))
+
+    def start_ministack(self):
         # Functions inherit all of this: nothing is in it that AWS would not give them, but for MiniStack's own names.
         self.start("ministack", [sys.executable, "-B", HERE / "ministack_launcher.py"], {
             **KEYS,
@@ -86,21 +85,14 @@ class StandIn:
             "S3_DATA_DIR": str(self.place / "s3"),
             "STATE_DIR": str(self.place / "state"),
         })
-        self.answers("ministack", f"{self.endpoint}/_ministack/health")
 
     def start_microburst(self):
-        command = [sys.executable, "-B", HERE / "microburst_launcher.py", "--host", "127.0.0.1", "--port", self.fault_port]
+        command = [sys.executable, "-B", HERE / "microburst_launcher.py", self.seed, "--host", "127.0.0.1", "--port", self.fault_port]
         self.start("microburst", [*command, "--upstream", self.endpoint], {})
-        self.answers("microburst", f"{self.faulty}/_microburst/health")
-        # The first request of each kind loads the service's model, for seconds: not on a function's time.
-        for service in ("dynamodb", "kinesis", "s3", "glue"):
-            client = self.client(service, self.faulty)
-            {
-                "dynamodb": lambda: client.list_tables(),
-                "kinesis": lambda: client.list_streams(),
-                "s3": lambda: client.list_buckets(),
-                "glue": lambda: client.get_databases(),
-            }[service]()
+
+    def warming(self):
+        dynamodb, kinesis, s3, glue = (self.client(name, self.faulty) for name in ("dynamodb", "kinesis", "s3", "glue"))
+        return [dynamodb.list_tables, kinesis.list_streams, s3.list_buckets, glue.get_databases]
 
     def start(self, name, command, environment):
         log = self.logs[name] = self.place / f"{name}.log"

@@ -8,60 +8,67 @@
 | reset | the connection ends before the request is forwarded: nothing was done |
 | cut | the request is done, and the connection ends before its answer: done, and the client does not know |
 
-Each rule strikes in a cycle: some requests in a row, then it lets some pass. The lengths come from a seed, so the same seed is the
-same mix; which request meets which fault depends on the moment, as requests of functions interleave.
+Each rule strikes a request with a probability, drawn from the seed that microburst was started with; which request meets which fault
+depends on the moment all the same, as requests of functions interleave.
 """
-
-import random
 
 THROTTLED = {"dynamodb": "ProvisionedThroughputExceededException", "kinesis": "ProvisionedThroughputExceededException", "s3": "SlowDown"}
 BROKEN = {"dynamodb": "InternalServerError", "kinesis": "InternalFailure", "s3": "InternalError"}
 
-# What the functions ask for on their way, and the faults that are not `throttled`, `broken`, `reset` and `cut`.
+ALL = ["throttled", "broken", "reset", "cut"]
+
+# The requests by which the functions change something, or that they make for each batch: (service, operation) to faults.
 REQUESTS = {
-    ("dynamodb", "UpdateItem"): ["conflict"],
-    ("kinesis", "PutRecords"): [],
-    ("kinesis", "GetRecords"): [],
-    ("s3", "PutObject"): [],
-    ("s3", "GetObject"): [],
+    ("dynamodb", "UpdateItem"): [*ALL, "conflict"],
+    ("dynamodb", "PutItem"): ALL,
+    ("kinesis", "PutRecords"): ALL,
+    ("kinesis", "GetRecords"): ALL,
+    ("s3", "PutObject"): ALL,
+    ("s3", "GetObject"): ALL,
 }
+# And all others, by service.
+SERVICES = ["dynamodb", "kinesis", "s3"]
 
 
 def faults():
-    """(service, operation, fault), of all that is to strike."""
-    return [
-        (service, operation, fault)
-        for (service, operation), more in REQUESTS.items()
-        for fault in ["throttled", "broken", "reset", "cut", *more]
-    ]
+    """(service, operation, fault) of those that must have struck."""
+    return [(*request, fault) for request, kinds in REQUESTS.items() for fault in kinds]
 
 
-def rules(seed):
-    draw = random.Random(seed)
-    return [rule(*fault, draw) for fault in faults()]
+def rules(rough, surely):
+    """Rough: a third of the requests fails, so that some do as often as the SDK tries them, and hardly a long run gets through. Else one
+    in ten, and most runs do. Before that, each fault in `surely` strikes the next request that it can, once."""
+    of_each, of_all = (0.08, 0.01) if rough else (0.02, 0.005)
+    once = [rule({"service": service, "operation": operation}, fault, times=1) for service, operation, fault in surely]
+    some = [rule({"service": service, "operation": operation}, fault, probability=of_each) for service, operation, fault in faults()]
+    # Behind the others: what reaches these is a request of another operation, or one that the others let pass.
+    rest = [rule({"service": service}, fault, probability=of_all) for service in SERVICES for fault in ALL]
+    return once + some + rest
 
 
-def rule(service, operation, fault, draw):
-    strikes = {"fail": draw.randint(1, 2), "pass": draw.randint(5, 12)}
-    common = {"service": service, "operation": operation, "sequence": strikes}
-    if fault == "throttled":
-        return {**common, "error": {"code": THROTTLED[service], **({"status": 503} if service == "s3" else {})}}
-    if fault == "broken":
-        return {**common, "error": {"code": BROKEN[service], "status": 500}}
-    if fault == "conflict":
-        return {**common, "error": {"code": "TransactionConflictException"}}
+def rule(requests, fault, **when):
+    service = requests["service"]
+    kind = requests | when
     if fault == "reset":
-        return {**common, "reset": True}
-    return {**common, "response": {"abort_bytes": 0}}
+        return kind | {"reset": True}
+    if fault == "cut":
+        return kind | {"response": {"abort_bytes": 0}}
+    code, status = {
+        "throttled": (THROTTLED[service], 503 if service == "s3" else 400),
+        "broken": (BROKEN[service], 500),
+        "conflict": ("TransactionConflictException", 400),
+    }[fault]
+    return kind | {"error": {"code": code, "status": status}}
 
 
-def strikes(service, operation, fault):
-    """Whether a line of microburst's metrics, (service, operation, action), is of this fault."""
+def struck(fault, metrics):
+    """How often a fault struck, by microburst's metrics: (service, operation, action) to a number."""
+    service, operation, kind = fault
     action = {
         "throttled": f"error:{THROTTLED[service]}",
         "broken": f"error:{BROKEN[service]}",
         "conflict": "error:TransactionConflictException",
         "reset": "reset",
         "cut": "response:abort",
-    }[fault]
-    return lambda *at: at == (service, operation, action)
+    }[kind]
+    return metrics.get((service, operation, action), 0)

@@ -1,6 +1,6 @@
 """The deployed pipeline: infra/aws/template.yaml as a stack in MiniStack, with the real binaries as its functions.
 
-    RECOUNT_TEST_BINARIES=target/debug python -m unittest tests/aws/test_deployed.py    (tests/run does)
+    RECOUNT_BINARIES=target/debug python -m unittest tests/aws/test_deployed.py    (tests/run does)
 
 Items go into the source table by boto3, as an application's would. What they come to is counted here, from what was acknowledged,
 and compared with the totals table, `recount usage`, Athena SQL over the events, and `recount recompute`: they share no code.
@@ -9,6 +9,7 @@ infra/aws/README.md says what of this only AWS can show; a green test here says 
 
 import base64
 import concurrent.futures
+import datetime
 import decimal
 import json
 import os
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import unittest
+
+import botocore.exceptions
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.dont_write_bytecode = True
@@ -31,11 +34,13 @@ from stand_in import KEYS, REGION, StandIn, until  # noqa: E402
 ROOT = HERE.parent.parent
 TEMPLATE = pathlib.Path(os.environ.get("RECOUNT_TEST_TEMPLATE", ROOT / "infra/aws/template.yaml"))
 DEFINITION = ROOT / "infra/local/recount.toml"
-BINARIES = pathlib.Path(os.environ.get("RECOUNT_TEST_BINARIES", ROOT / "target/debug"))
+BINARIES = pathlib.Path(os.environ.get("RECOUNT_BINARIES", ROOT / "target/debug"))
 SEED = int(os.environ.get("RECOUNT_TEST_SEED", "5"))
 STACK = "recount"
+NEVER = "at(2099-01-01T00:00:00)"
 COUNTED = 120  # s: until everything written is counted, on a busy machine
-SCHEDULED = 120  # s: a schedule of a minute, which MiniStack looks at every ten seconds
+SCHEDULED = 60  # s: MiniStack looks at its schedules every ten
+ROUNDS = (6, 20)  # of writing under faults: at least, and at most until each fault has struck
 
 
 class Deployed(unittest.TestCase):
@@ -47,16 +52,22 @@ class Deployed(unittest.TestCase):
     def setUpClass(cls):
         cls.place = pathlib.Path(tempfile.mkdtemp(prefix="recount-aws-"))
         cls.addClassCleanup(shutil.rmtree, cls.place, ignore_errors=True)
-        cls.aws = cls.enterClassContext(StandIn(cls.place))
+        cls.aws = StandIn(cls.place, SEED)
+        cls.addClassCleanup(cls.aws.stop)
+        cls.aws.begin()
         cls.s3, cls.lambdas, cls.dynamodb = (cls.aws.client(name) for name in ("s3", "lambda", "dynamodb"))
         cls.glue, cls.athena = cls.aws.client("glue"), cls.aws.client("athena")
         parameters = {
             "Capture": "relay",
+            "StreamMode": "PROVISIONED",
+            "ShardCount": "2",
             "Definition": base64.b64encode(DEFINITION.read_bytes()).decode(),
-            "ArchiveSchedule": "rate(1 minute)",
+            # Each goes off when the test says so.
+            **dict.fromkeys(["ArchiveSchedule", "CompactSchedule", "RecomputeSchedule", "ReconcileSchedule"], NEVER),
         }
-        template = deploy.packaged(TEMPLATE, BINARIES, cls.s3)
-        cls.stack = deploy.deployed(cls.aws.client("cloudformation"), cls.s3, STACK, template, parameters, cls.aws.endpoint)
+        cls.template = deploy.packaged(TEMPLATE, BINARIES, cls.s3)
+        cls.cloudformation = cls.aws.client("cloudformation")
+        cls.stack = deploy.deployed(cls.cloudformation, cls.s3, STACK, cls.template, parameters, cls.aws.endpoint)
         for name in ("Consumer", "Relay", "Compactor"):
             cls.lambdas.get_waiter("function_active_v2").wait(FunctionName=cls.stack[f"{name}FunctionName"])
         cls.load = Load(cls.dynamodb, cls.stack["SourceTableName"], SEED)
@@ -65,7 +76,9 @@ class Deployed(unittest.TestCase):
         failures = len(result.failures) + len(result.errors)
         super().run(result)
         if len(result.failures) + len(result.errors) > failures:
-            print(f"seed {SEED}; the end of MiniStack's log:\n{self.aws.log('ministack')}", file=sys.stderr)
+            # Without the functions' metrics, a line of each batch.
+            log = "\n".join(line[:400] for line in self.aws.log("ministack").splitlines() if not line.startswith('{"_aws"'))
+            print(f"seed {SEED}; the end of MiniStack's log:\n{log[-8000:]}", file=sys.stderr)
 
     # What is asked.
 
@@ -127,6 +140,16 @@ class Deployed(unittest.TestCase):
         sql = "SELECT group_key, month, count(*), sum(measure_bytes) FROM events WHERE class = 'insert' GROUP BY group_key, month"
         return {(group, month): (int(events), decimal.Decimal(size)) for group, month, events, size in self.query(sql)}
 
+    def scheduled(self, *logical_ids):
+        """Has schedules of the template go off, as they stand but for the time."""
+        schedules = self.aws.client("scheduler")
+        now = datetime.datetime.now(datetime.timezone.utc)
+        for logical_id in logical_ids:
+            resource = self.cloudformation.describe_stack_resource(StackName=STACK, LogicalResourceId=logical_id)
+            schedule = schedules.get_schedule(Name=resource["StackResourceDetail"]["PhysicalResourceId"])
+            kept = {name: schedule[name] for name in ("Name", "GroupName", "State", "Target", "FlexibleTimeWindow")}
+            schedules.update_schedule(**kept, ScheduleExpression=f"at({now:%Y-%m-%dT%H:%M:%S})", ScheduleExpressionTimezone="UTC")
+
     def objects(self, prefix):
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.stack["BucketName"], Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
@@ -148,30 +171,57 @@ class Deployed(unittest.TestCase):
         self.assertEqual((verdict["verdict"], verdict["findings"]), ("clean", []))
         self.assertEqual(verdict["events"], sum(events for events, _ in expected.values()))
 
-    def partitions_point_at_versions(self):
-        """Each month of the archive is a partition, at the directory of its version."""
+    def versions(self):
+        """The directories of each month of the archive."""
         versions = {}
         for key in self.objects("events/"):
             _, month, version, _ = key.split("/")
             versions.setdefault(month.removeprefix("month="), set()).add(version)
-        for month, found in versions.items():
-            partition = self.glue.get_partition(
-                DatabaseName=self.stack["GlueDatabaseName"], TableName="events", PartitionValues=[month],
-            )["Partition"]
-            location = f"s3://{self.stack['BucketName']}/events/month={month}/{max(found)}"
-            self.assertEqual(partition["StorageDescriptor"]["Location"].rstrip("/"), location)
         return versions
 
     # The steps.
 
+    def test_1_the_stack_is_what_the_template_says_but_for_what_ministack_ignores(self):
+        mappings = self.lambdas.list_event_source_mappings()["EventSourceMappings"]
+        for mapping in mappings:
+            self.assertEqual(
+                (mapping["StartingPosition"], mapping["FunctionResponseTypes"], mapping["ParallelizationFactor"], mapping["State"]),
+                ("TRIM_HORIZON", ["ReportBatchItemFailures"], 1, "Enabled"),
+            )
+            self.assertTrue(mapping["DestinationConfig"]["OnFailure"]["Destination"].endswith(self.stack["BucketName"]))
+        self.assertEqual(len(mappings), 2)
+        self.assertIn(self.stack["ConsumerMappingId"], [mapping["UUID"] for mapping in mappings])
+        stream = self.aws.client("kinesis").describe_stream_summary(StreamName=self.stack["StreamName"])["StreamDescriptionSummary"]
+        self.assertEqual((stream["RetentionPeriodHours"], stream["StreamModeDetails"]), (168, {"StreamMode": "PROVISIONED"}))
+        source = self.dynamodb.describe_table(TableName=self.stack["SourceTableName"])["Table"]
+        self.assertEqual(source["StreamSpecification"]["StreamViewType"], "NEW_AND_OLD_IMAGES")
+        bucket = {"Bucket": self.stack["BucketName"]}
+        self.assertEqual(self.s3.get_bucket_versioning(**bucket)["Status"], "Enabled")
+        self.assertTrue(all(self.s3.get_public_access_block(**bucket)["PublicAccessBlockConfiguration"].values()))
+        self.assertIn("TheLogIsNeverOverwritten", self.s3.get_bucket_policy(**bucket)["Policy"])
+        workgroup = self.athena.get_work_group(WorkGroup=self.stack["AthenaWorkgroupName"])["WorkGroup"]["Configuration"]
+        self.assertTrue(workgroup["EnforceWorkGroupConfiguration"])
+
+        # CREATE_COMPLETE, and yet none of these. The flow below needs none, so nothing is put right by hand; that the template asks
+        # for them is another test's. One that MiniStack has learned fails here: then assert it above instead.
+        ledger = {"TableName": self.stack["LedgerTableName"]}
+        self.assertEqual(self.dynamodb.describe_time_to_live(**ledger)["TimeToLiveDescription"]["TimeToLiveStatus"], "DISABLED")
+        backups = self.dynamodb.describe_continuous_backups(**ledger)["ContinuousBackupsDescription"]
+        self.assertEqual(backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"], "DISABLED")
+        self.assertEqual(stream["EncryptionType"], "NONE")
+        with self.assertRaisesRegex(botocore.exceptions.ClientError, "NoSuchLifecycleConfiguration"):
+            self.s3.get_bucket_lifecycle_configuration(**bucket)
+
     def test_2_what_is_put_ends_in_totals_archive_and_athena(self):
         self.load.write(300)
         self.counted()
-        # The schedule, not this test, asks for this.
-        until("an archive run of the schedule", lambda: self.objects("_log/"), SCHEDULED, every=1)
+        self.assertEqual(self.objects("_log/"), [])
+        self.scheduled("ArchiveEveryFewMinutes")
+        until("an archive run of the schedule", lambda: self.objects("_log/"), SCHEDULED)
         self.assertTrue(self.function("Compactor", {"task": "archive"})["reached_tip"])
-        self.partitions_point_at_versions()
         self.everybody_agrees()
+        self.scheduled("RecomputeDaily")
+        until("the totals of the schedule's recompute", lambda: self.objects("totals/"), SCHEDULED)
 
     def test_3_after_a_compaction_too(self):
         self.load.write(100)
@@ -180,32 +230,51 @@ class Deployed(unittest.TestCase):
         before = self.objects("events/")
         self.recount("compact", "--grace", "0", "--confirm")
         self.assertLess(len(self.objects("events/")), len(before))
-        for versions in self.partitions_point_at_versions().values():
+        for versions in self.versions().values():
             self.assertEqual(len(versions), 1, "a query by location pattern would see events twice")
         self.everybody_agrees()
 
     def test_4_faults_change_no_total(self):
-        self.aws.rules(storm.rules(SEED))
-        with concurrent.futures.ThreadPoolExecutor(2) as runs:
-            wanted = [storm.strikes(*fault) for fault in storm.faults()]
-            for _ in range(40):
-                self.load.write(40)
-                # Two at once, as a schedule that delivers twice.
-                list(runs.map(lambda _: self.attempt("Compactor", {"task": "archive"}), range(2)))
-                struck = self.aws.faults()
-                missing = [want for want in wanted if not any(want(*at) for at in struck)]
-                if not missing:
-                    break
-            self.assertFalse(missing, f"faults that never struck; those that did: {struck}")
+        tasks = [{"task": "archive"}, {"task": "archive"}, {"task": "reconcile"}]
+        archived, verdicts, missing, at_least, at_most = 0, [], storm.faults(), *ROUNDS
+        for turn in range(at_most):
+            self.aws.rules(storm.rules(rough=turn % 2 == 0, surely=missing))
+            self.load.write(60)
+            # Two runs at once, as by a schedule that delivers twice, and a reconcile beside them. Any may fail; none may be wrong.
+            with concurrent.futures.ThreadPoolExecutor(len(tasks)) as pool:
+                *archives, reconciled = pool.map(self.attempt, tasks)
+            archived += sum("reached_tip" in answer for answer in archives)
+            verdicts.append(reconciled.get("verdict", "failed"))
+            self.assertNotEqual(verdicts[-1], "findings", reconciled)
+            metrics = self.aws.faults()
+            missing = [fault for fault in storm.faults() if not storm.struck(fault, metrics)]
+            if turn + 1 >= at_least and archived and "clean" in verdicts and not missing:
+                break
+        self.assertEqual(missing, [], f"these never struck; what did: {metrics}")
+        self.assertTrue(archived and "clean" in verdicts, f"nothing came through: {archived} archive runs, reconciles {verdicts}")
         self.aws.rules([])
         self.counted()
         self.assertTrue(self.function("Compactor", {"task": "archive"})["reached_tip"])
         self.everybody_agrees()
         self.assertEqual(self.recount("fsck")["verdict"], "clean")
+        pages = self.dynamodb.scan(TableName=self.stack["LedgerTableName"], Select="COUNT")["Count"]
+        self.assertGreater(pages, 0, "no cell grew enough for its keys to be sealed")
+        print(f"\n{sum(metrics.values())} faults in {turn + 1} rounds, {archived} archive runs; reconciles: {', '.join(verdicts)}")
 
-    def attempt(self, name, request):
-        answer = self.lambdas.invoke(FunctionName=self.stack[f"{name}FunctionName"], Payload=json.dumps(request).encode())
-        return answer["Payload"].read()
+    def test_5_the_other_capture_deploys(self):
+        """Its records have another shape in MiniStack than on AWS, so none is sent; infra/local and captured records show that way."""
+        parameters = {"Capture": "kinesis", "SourceTableName": "others", "GlueDatabase": "others"}
+        stack = deploy.deployed(self.cloudformation, self.s3, "others", self.template, parameters, self.aws.endpoint)
+        self.assertEqual(stack["Capture"], "kinesis")
+        self.assertNotIn("RelayFunctionName", stack)
+        # Ignored too. One that MiniStack has learned fails here: then send changes this way as well.
+        destinations = self.dynamodb.describe_kinesis_streaming_destination(TableName=stack["SourceTableName"])
+        self.assertEqual(destinations["KinesisDataStreamDestinations"], [])
+
+    def attempt(self, request):
+        """The compactor's answer, or its error."""
+        payload = json.dumps(request).encode()
+        return json.loads(self.lambdas.invoke(FunctionName=self.stack["CompactorFunctionName"], Payload=payload)["Payload"].read())
 
 
 def lines(usage):
