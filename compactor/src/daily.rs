@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::bucket::{Bucket, Objects};
 use crate::compact::{CompactReport, Compactor, Limits};
 use crate::erase::{EraseError, Eraser, Retention};
+use crate::progress::{Says, Work};
 
 /// What a day's work would do, or did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -48,10 +49,21 @@ impl<O: Objects> Daily<O> {
 
     /// Runs, for one month or for all. Retention has at most half of the time, so that it keeps no compaction from its turn.
     pub async fn run(&self, only: Option<Month>, deadline: Deadline) -> Result<DailyReport, EraseError> {
+        self.run_telling(only, deadline, &|_| {}).await
+    }
+
+    /// The same, which says how far it is.
+    pub async fn run_telling(
+        &self,
+        only: Option<Month>,
+        deadline: Deadline,
+        says: &Says<'_>,
+    ) -> Result<DailyReport, EraseError> {
+        says(Work::Step("holding the months against retention"));
         let left = deadline.left(&*self.host);
         let half = if left == Duration::MAX { Deadline::NONE } else { Deadline::after(&*self.host, left / 2) };
         let retention = self.eraser.retain(only, half).await?;
-        let mut compaction = self.compactor.run(only, deadline).await?;
+        let mut compaction = self.compactor.run_telling(only, deadline, says).await?;
         compaction.finished &= retention.as_ref().is_none_or(|retention| retention.finished);
         Ok(DailyReport { compaction, retention })
     }

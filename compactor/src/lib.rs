@@ -30,7 +30,7 @@
 //! - [`items`]: what the archive says of each item, beside it.
 //! - [`audit`]: what the archive lacks of it. [`backfill`]: bringing it in.
 //!
-//! - [`context`]: what all these work with. [`cli`]: the command line.
+//! - [`context`]: what all these work with. [`progress`]: what they say while they go on. [`cli`]: the command line.
 
 pub mod archive;
 pub mod audit;
@@ -48,6 +48,7 @@ pub mod fsck;
 pub mod history;
 pub mod items;
 pub mod log;
+pub mod progress;
 pub mod rebuild;
 pub mod recompute;
 pub mod reconcile;

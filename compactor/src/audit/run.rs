@@ -29,6 +29,7 @@ use crate::items::read::{changes, without};
 use crate::items::walk::{push_change, push_seen};
 use crate::items::{Seen, Side, State, Unnamed, Walk};
 use crate::log::{AddedFile, State as LogState};
+use crate::progress::{self, Says, Work};
 use crate::reconcile::Verdict;
 use crate::table::item::{Binary, ItemHash, hash, item_hash, key_text, parse};
 use crate::table::pace::Pace;
@@ -93,7 +94,7 @@ pub fn omitted(definition: &recount_schemas::Definition) -> Vec<String> {
 }
 
 /// Holds the archive against the table. `says` is told which step is being made.
-pub async fn audit(context: &Context, options: &Options, says: &(dyn Fn(&str) + Sync)) -> Result<Report, AuditError> {
+pub async fn audit(context: &Context, options: &Options, says: &Says<'_>) -> Result<Report, AuditError> {
     let definition = &context.definition;
     let omitted = omitted(definition);
     // 1. The table.
@@ -118,15 +119,15 @@ pub async fn audit(context: &Context, options: &Options, says: &(dyn Fn(&str) + 
     let Some(mut state) = to_the_tip(context, says).await? else { return Ok(behind(report)) };
 
     // 3. Side by side.
-    says("reading the archive");
+    says(Work::Step("reading the archive"));
     let push = |change: crate::items::Change| {
         report.changes += 1;
         Ok(push_change(&mut sorter, &change)?)
     };
     let mut unnamed = Unnamed::default();
     let all = files(&state, context)?;
-    changes(&context.bucket, definition, all.iter(), &omitted, &mut unnamed, push).await?;
-    says("comparing");
+    changes(&context.bucket, definition, progress::files(&all, says), &omitted, &mut unnamed, push).await?;
+    says(Work::Step("comparing"));
     let began_us = options.reading.export.is_none().then_some(table.window.0);
     let mut suspects = compare(sorter, table.window, began_us, &mut report, &mut counts)?;
     report.looked_at_again = suspects.len() as u64;
@@ -139,14 +140,14 @@ pub async fn audit(context: &Context, options: &Options, says: &(dyn Fn(&str) + 
             break;
         }
         if options.reading.export.is_none() {
-            says(&format!("looking again at {} items", suspects.len()));
+            says(Work::Step(&format!("looking again at {} items", suspects.len())));
             let keys: Vec<&str> = suspects.iter().map(Comparison::item).collect();
             let now = items.read(&keys).await?;
             for suspect in &mut suspects {
                 suspect.again(now.get(&suspect.hash).copied());
             }
         }
-        says("waiting for what capture may have under way");
+        says(Work::Step("waiting for what capture may have under way"));
         context.host.sleep(options.settle).await;
         let Some(next) = to_the_tip(context, says).await? else { return Ok(behind(report)) };
         let known: BTreeSet<&str> = state.live().map(|live| live.file.target.as_str()).collect();
@@ -197,11 +198,8 @@ fn behind(report: Report) -> Report {
 }
 
 /// The log once the archive is at the tip; `None` where it did not get there.
-pub(crate) async fn to_the_tip(
-    context: &Context,
-    says: &(dyn Fn(&str) + Sync),
-) -> Result<Option<LogState>, ContextError> {
-    says("archiving to the tip of the stream");
+pub(crate) async fn to_the_tip(context: &Context, says: &Says<'_>) -> Result<Option<LogState>, ContextError> {
+    says(Work::Step("archiving to the tip of the stream"));
     let archived = context.archive().await?;
     let state = context.log().await?;
     Ok(archived.reached_tip.then_some(state))

@@ -41,6 +41,7 @@ use crate::history::{History, whole};
 use crate::items::read::changes_where;
 use crate::items::{Change, Unnamed};
 use crate::log::{AddedFile, LogStore, State, names};
+use crate::progress::{Says, Work};
 use crate::rows::row::Place;
 use crate::rows::{ArchivedRow, lookup, write};
 use crate::table::item::{ItemHash, hash};
@@ -235,7 +236,7 @@ pub async fn apply(
     context: &Context,
     named: &Named,
     pacing: Pacing,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Applied, BackfillError> {
     if let Some(applied) = report(context, &named.hash).await? {
         return Ok(applied);
@@ -249,7 +250,7 @@ pub async fn apply(
     let settled_us = plan.read_us.1.saturating_add(i64::try_from(pacing.settle.as_micros()).unwrap_or(i64::MAX));
     if let Ok(wait @ 1..) = u64::try_from(settled_us.saturating_sub(now_us)) {
         let wait = Duration::from_micros(wait);
-        says(&format!("waiting {} s for what capture may have under way", wait.as_secs() + 1));
+        says(Work::Step(&format!("waiting {} s for what capture may have under way", wait.as_secs() + 1)));
         context.host.sleep(wait).await;
     }
     if to_the_tip(context, says).await?.is_none() {
@@ -259,8 +260,9 @@ pub async fn apply(
     let mut since = Since { waiting: waiting(context).await?, ..Since::default() };
     let pace = Pace::new(context.host.clone(), pacing.events.map(f64::from));
     let mut first = 1u64;
-    for (i, part) in plan.parts.iter().enumerate() {
-        says(&format!("part {} of {}: {} events counted so far", i + 1, plan.parts.len(), applied.counted));
+    says(Work::Step("bringing in the plan's items"));
+    says(Work::Of(plan.parts.iter().map(|part| part.items).sum(), "items"));
+    for part in &plan.parts {
         let key = part_key(plan.created_us, part);
         let gone = || BackfillError::Plan(super::plan::PlanError::Missing(key.clone()));
         let bytes = context.bucket.get(&key, MAX_PART).await?.ok_or_else(gone)?;
@@ -268,6 +270,7 @@ pub async fn apply(
         first += part.items;
         let archived = archive(context, named, &rows, &mut since, &mut applied).await?;
         count(context, &rows, &archived, &pace, &mut applied).await?;
+        says(Work::Done(part.items));
     }
     // What is not counted yet is the next run's, so this one was not the end.
     if applied.uncounted > 0 {

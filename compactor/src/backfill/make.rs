@@ -28,6 +28,7 @@ use crate::items::read::{changes, without};
 use crate::items::walk::{push_change, push_seen};
 use crate::items::{Seen, Side, Unnamed, Walk};
 use crate::log::AddedFile;
+use crate::progress::{self, Says, Work};
 use crate::rows;
 use crate::table::item::{Binary, Item, ItemHash, hash, item_hash, key_of, key_text, parse};
 use crate::table::{Reading, Table, read};
@@ -64,7 +65,7 @@ pub async fn make(
     context: &Context,
     reading: &Reading,
     this_month: bool,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Named, BackfillError> {
     let definition = &context.definition;
     if definition.occurred_at == OccurredAt::CreationTime && !this_month {
@@ -74,13 +75,13 @@ pub async fn make(
     let mut sorter = Sorter::new();
     push_table(context, &table, &mut sorter)?;
     let Some(state) = to_the_tip(context, says).await? else { return Err(BackfillError::Behind) };
-    says("reading the archive");
+    says(Work::Step("reading the archive"));
     let files = files(&state, context)?;
     let push = |change: crate::items::Change| Ok(push_change(&mut sorter, &change)?);
     let mut unnamed = Unnamed::default();
-    changes(&context.bucket, definition, files.iter(), &[], &mut unnamed, push).await?;
+    changes(&context.bucket, definition, progress::files(&files, says), &[], &mut unnamed, push).await?;
 
-    says("looking for what is missing");
+    says(Work::Step("looking for what is missing"));
     let mut making = Making {
         context,
         created_us: context.host.now_us(),

@@ -22,6 +22,7 @@ use recount_compactor::compact;
 use recount_compactor::context::Context;
 use recount_compactor::contributions::Scope;
 use recount_compactor::daily::Daily;
+use recount_compactor::progress::Work;
 use recount_compactor::recompute;
 use recount_compactor::reconcile::{Report, metrics, reconcile};
 use recount_consumer::metrics::Metrics;
@@ -89,7 +90,7 @@ async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json
             Ok(serde_json::to_value(report)?)
         }
         Task::Recompute => {
-            let says = |step: &str| tracing::info!(step, "recompute");
+            let says = |work: Work<'_>| logged(work, "recompute");
             let report = in_time(parts, left, recompute::of_now(&parts.context, &says)).await;
             let report = report.inspect_err(|error| tracing::error!(%error, "recompute failed"))?;
             if !report.is_clean() {
@@ -111,7 +112,7 @@ async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json
 }
 
 async fn reconciled(parts: &Parts, left: Duration) -> Result<Report, lambda_runtime::Error> {
-    let says = |step: &str| tracing::info!(step, "reconcile");
+    let says = |work: Work<'_>| logged(work, "reconcile");
     let everything = Scope::all();
     Ok(in_time(parts, left, reconcile(&parts.context, &everything, &says)).await?.report)
 }
@@ -176,4 +177,11 @@ fn limits() -> anyhow::Result<Limits> {
             mib.with_context(|| format!("RECOUNT_ARCHIVE_COMMIT_MIB is {text:?}; it can be 1 to {most}"))? << 20;
     }
     Ok(limits)
+}
+
+/// The log has the steps, not the counts.
+fn logged(work: Work<'_>, task: &str) {
+    if let Work::Step(step) = work {
+        tracing::info!(step, "{task}");
+    }
 }

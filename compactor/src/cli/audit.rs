@@ -13,6 +13,7 @@ use super::commands::{CommandError, Exit, write};
 use super::tables::{drawn, grouped, header, plural, table};
 use crate::audit::{self, Options, Report};
 use crate::context::Context;
+use crate::progress::Says;
 use crate::reconcile::Verdict;
 use crate::table::Reading;
 use crate::table::scan::MAX_SEGMENTS;
@@ -78,7 +79,7 @@ pub async fn run(
     args: AuditArgs,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     context.check_definition().await?;
     // Eventually consistent, at half the price: what it shows wrong is read again, consistently.

@@ -16,6 +16,7 @@ use super::commands::{CommandError, Exit, write};
 use super::tables::{drawn, grouped, header, plural, table};
 use crate::backfill::{Applied, Named, Pacing, apply, fetch, make, report};
 use crate::context::Context;
+use crate::progress::Says;
 use crate::reconcile::diff::in_words;
 use crate::table::time;
 
@@ -132,7 +133,7 @@ pub async fn run(
     args: BackfillArgs,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     context.check_definition().await?;
     let named = match &args.plan {

@@ -18,6 +18,7 @@ use crate::contributions::Scope;
 use crate::erase::{EraseError, KeyError};
 use crate::explain::AsOfError;
 use crate::fsck::FsckError;
+use crate::progress::{Says, Work};
 use crate::rebuild::RebuildError;
 use crate::recompute::{self, RecomputeError};
 use crate::reconcile::{ReconcileError, Verdict, evidence, reconcile};
@@ -234,7 +235,7 @@ pub async fn run(
     command: Command,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let definition = &context.definition;
     match command {
@@ -246,7 +247,7 @@ pub async fn run(
         }
         Command::Archive => {
             context.check_definition().await?;
-            says("archiving to the tip of the stream");
+            says(Work::Step("archiving to the tip of the stream"));
             let report = context.archive().await?;
             write(out, format, &report, tables::archive)?;
             Ok((&report).into())

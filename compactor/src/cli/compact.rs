@@ -15,6 +15,7 @@ use crate::compact::{CompactReport, Limits, Outcome};
 use crate::context::Context;
 use crate::daily::{Daily, DailyReport};
 use crate::erase::Retention;
+use crate::progress::Says;
 
 /// The longest a run of the command line lives: an upload must be committed before the log is 64 entries farther, and a
 /// schedule may put one each minute.
@@ -72,16 +73,13 @@ pub async fn run(
     args: &Compact,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let limits = Limits { grace: args.grace, life: LIFE, ..Limits::default() };
     let (definition, host) = (context.definition.clone(), context.host.clone());
     let daily = Daily::new(context.bucket.clone(), definition, host, limits);
     let report = match args.confirm {
-        true => {
-            says("compacting");
-            daily.run(args.month, Deadline::NONE).await?
-        }
+        true => daily.run_telling(args.month, Deadline::NONE, says).await?,
         false => daily.plan(args.month).await?,
     };
     write(out, format, &report, all)?;

@@ -13,6 +13,7 @@ use super::commands::{CommandError, Exit, write};
 use super::tables::{drawn, grouped, table};
 use crate::context::Context;
 use crate::erase::{EraseReport, Eraser, ItemKey, Rows};
+use crate::progress::{Says, Work};
 
 /// See `recount compact`.
 const LIFE: Duration = Duration::from_secs(40 * 60);
@@ -56,7 +57,7 @@ pub async fn run(
     args: &Erase,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let rows = match args.before {
         Some(month) => Rows::Before(month),
@@ -65,9 +66,9 @@ pub async fn run(
     let eraser = Eraser::new(context.bucket.clone(), context.definition.clone(), context.host.clone(), LIFE);
     let report = match args.confirm {
         true => {
-            says("archiving to the tip of the stream");
+            says(Work::Step("archiving to the tip of the stream"));
             context.archive().await?;
-            says("erasing");
+            says(Work::Step("erasing"));
             eraser.run(&rows, args.grace.is_zero()).await?
         }
         false => eraser.plan(&rows).await?,

@@ -12,6 +12,7 @@ use super::commands::{CommandError, Exit, write};
 use super::tables::{grouped, table};
 use crate::context::Context;
 use crate::fsck::{Options, Report, fsck, mend};
+use crate::progress::{Says, Work};
 use crate::reconcile::Verdict;
 
 /// Findings of a table; JSON has more.
@@ -54,7 +55,7 @@ pub async fn run(
     args: &Fsck,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let options = Options { month: args.month, deep: args.deep };
     let check = || fsck(&context.bucket, &context.host, &context.definition, None, options, says);
@@ -62,7 +63,7 @@ pub async fn run(
     if args.repair {
         let steps = mend(&context.bucket, &context.host, None, &report, args.confirm).await?;
         if args.confirm && !steps.is_empty() {
-            says("checking again");
+            says(Work::Step("checking again"));
             report = check().await?;
         }
         report.repair = steps;

@@ -110,7 +110,7 @@ async fn run(cli: Cli) -> Result<Exit, CommandError> {
     };
     let context = Context::open(&sdk, &base, &home, file, host).await?;
     let progress = Progress::new(format == Format::Table);
-    let exit = commands::run(&context, command, format, &mut out, &|step| progress.step(step)).await;
+    let exit = commands::run(&context, command, format, &mut out, &|work| progress.say(work)).await;
     progress.finish();
     exit.and_then(|exit| flushed(&mut out, exit))
 }

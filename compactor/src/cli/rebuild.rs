@@ -14,6 +14,7 @@ use super::commands::{CommandError, Exit, exit_of_context, write};
 use super::tables::{self, drawn, grouped, header, table};
 use crate::bucket::Objects;
 use crate::context::{Context, ContextError};
+use crate::progress::Says;
 use crate::rebuild::compare::{Comparison, Level};
 use crate::rebuild::{LoadReport, RebuildError, Report, Request, Seeded, rebuild};
 use crate::sets::{HomeError, home};
@@ -57,7 +58,7 @@ pub async fn run(
     args: RebuildArgs,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let read = |path: &str| {
         let text = File::open(path).and_then(|file| bounded::text(file, MAX_FILE));

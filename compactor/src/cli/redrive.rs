@@ -10,6 +10,7 @@ use recount_schemas::{QuarantineCode, ShardId};
 use super::args::Format;
 use super::commands::{CommandError, Exit};
 use crate::context::Context;
+use crate::progress::Says;
 use crate::redrive::{Ask, RedriveError, Report, redrive};
 
 /// What is typed behind `recount redrive`.
@@ -47,7 +48,7 @@ pub async fn run(
     args: RedriveArgs,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let ask = Ask { reason: args.reason, shard: args.shard, confirm: args.confirm };
     let report = redrive(context, &ask, says).await?;

@@ -12,6 +12,7 @@ use recount_schemas::terminal::{shown, shown_line};
 use super::args::Format;
 use super::commands::{CommandError, Exit};
 use crate::context::Context;
+use crate::progress::Says;
 use crate::replay::{Ask, Question, ReplayError, Report, When, replay};
 
 /// What is typed behind `recount replay`.
@@ -70,7 +71,7 @@ pub async fn run(
     args: ReplayArgs,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let zone = context.definition.zone.rules();
     let at = |when: Option<When>| match when.map(|when| when.us(zone)) {

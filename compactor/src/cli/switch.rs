@@ -13,6 +13,7 @@ use super::commands::{CommandError, Exit, write};
 use super::tables::{self, drawn, grouped, header, table};
 use crate::context::Context;
 use crate::contributions::Scope;
+use crate::progress::Says;
 use crate::reconcile::{Report as Reconciliation, Verdict, reconcile};
 use crate::sets::{self, Sets, home};
 
@@ -57,7 +58,7 @@ pub async fn run(
     args: SwitchArgs,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let root = context.root();
     let current = sets::current(&root).await?;

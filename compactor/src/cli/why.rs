@@ -10,6 +10,7 @@ use super::args::Format;
 use super::commands::{CommandError, Exit, write};
 use super::tables::{delta, grouped};
 use crate::context::Context;
+use crate::progress::Says;
 use crate::why::cells::Ledger;
 use crate::why::{Archived, Kept, Report, Standing, why};
 
@@ -39,7 +40,7 @@ pub async fn run(
     args: &Why,
     format: Format,
     out: &mut (dyn Write + Send),
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let report = why(context, &args.event_id, args.at.map(|at| at.as_millisecond()), says).await?;
     write(out, format, &report, told)?;

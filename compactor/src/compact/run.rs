@@ -22,6 +22,7 @@ use crate::bucket::{Bucket, Listed, Objects};
 use crate::commit::{self, Committer, Ended};
 use crate::log::state::window;
 use crate::log::{AddedFile, Fingerprint, Kind, LogStore, State, names};
+use crate::progress::{Says, Work};
 use crate::rows::{Written, prove};
 
 /// A merge is put at the latest when the log is so many entries before the end of its window: others may be faster.
@@ -78,10 +79,20 @@ impl<O: Objects> Compactor<O> {
     /// Runs, for one month or for all. Several runs at once are safe, and so are archivers beside them. Time running out is no
     /// error: the report then says that it has not finished.
     pub async fn run(&self, only: Option<Month>, deadline: Deadline) -> Result<CompactReport, CompactError> {
+        self.run_telling(only, deadline, &|_| {}).await
+    }
+
+    /// The same, which says how far it is.
+    pub async fn run_telling(
+        &self,
+        only: Option<Month>,
+        deadline: Deadline,
+        says: &Says<'_>,
+    ) -> Result<CompactReport, CompactError> {
         let life = Life::begin(self.host.clone(), self.limits.life, deadline);
         let log = LogStore::new(self.objects.clone(), self.host.clone());
         let mut report = CompactReport { confirmed: true, ..CompactReport::default() };
-        let steps = Box::pin(self.steps(only, &life, &log, &mut report));
+        let steps = Box::pin(self.steps(only, &life, &log, &mut report, says));
         let left = deadline.left(&*self.host);
         let done = if left == Duration::MAX {
             steps.await
@@ -116,6 +127,7 @@ impl<O: Objects> Compactor<O> {
         life: &Life,
         log: &LogStore<O>,
         report: &mut CompactReport,
+        says: &Says<'_>,
     ) -> Result<(), CompactError> {
         let mut state = log.read_to_head().await?;
         let committer = Committer {
@@ -133,13 +145,16 @@ impl<O: Objects> Compactor<O> {
             self.delete_removed(log, &state, month, life, report).await?;
             let due = self.due(&state, month).await?;
             let Some(groups) = self.plan_month(&state, month, due, report) else { continue };
-            let (outcome, outputs) = self.month(month, groups, &committer, &mut state, &mut report.races).await?;
+            says(Work::Step(&format!("compacting {month}")));
+            says(Work::Of(groups.iter().flatten().map(|file| file.rows).sum(), "rows"));
+            let (outcome, outputs) = self.month(month, groups, &committer, &mut state, &mut report.races, says).await?;
             if let Some(told) = report.months.get_mut(&month) {
                 told.outcome = outcome;
                 told.into = outputs.len() as u64;
                 told.into_bytes = outputs.iter().sum();
             }
         }
+        says(Work::Step("tidying"));
         for month in months(&state, only) {
             report.waiting += self.delete_removed(log, &state, month, life, report).await?;
         }
@@ -263,6 +278,7 @@ impl<O: Objects> Compactor<O> {
         committer: &Committer<'_, O>,
         state: &mut State,
         races: &mut u64,
+        says: &Says<'_>,
     ) -> Result<(Outcome, Vec<u64>), CompactError> {
         let mut replacement = Replacement {
             kind: Kind::Compaction,
@@ -294,6 +310,7 @@ impl<O: Objects> Compactor<O> {
                 }
                 Err(error) => return Err(error),
                 Ok(outputs) => {
+                    says(Work::Done(group.iter().map(|file| file.rows).sum()));
                     replacement.outputs.extend(outputs);
                     replacement.inputs.extend(group.into_iter().map(|file| file.target));
                 }

@@ -180,7 +180,7 @@ fn invariant_7_a_merge_of_other_rows_is_refused() {
         life: &life,
     };
     let next = forged.next;
-    let error = block_on(compactor.month(month, groups, &committer, &mut forged, &mut 0)).unwrap_err();
+    let error = block_on(compactor.month(month, groups, &committer, &mut forged, &mut 0, &|_| {})).unwrap_err();
     assert!(matches!(error, CompactError::Differs { .. }), "{error}");
     assert!(error.to_string().contains("the hash over their content"), "{error}");
     assert_eq!(of(&world).next, next);

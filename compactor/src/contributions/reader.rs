@@ -18,6 +18,7 @@ use super::spill::{Sorted, Sorter};
 use super::{Contribution, ReadError, Scope, order};
 use crate::bucket::Objects;
 use crate::log::{AddedFile, State};
+use crate::progress::{Says, Work};
 use crate::reconcile::finding::Origin;
 
 /// Most files that are open at one time.
@@ -57,7 +58,8 @@ enum Current {
 }
 
 /// Reads contributions in order.
-pub struct Reader<O> {
+pub struct Reader<'s, O> {
+    says: Option<&'s Says<'s>>,
     objects: O,
     definition: Arc<Definition>,
     scope: Scope,
@@ -66,7 +68,7 @@ pub struct Reader<O> {
     current: Current,
 }
 
-impl<O: Objects> Reader<O> {
+impl<'s, O: Objects> Reader<'s, O> {
     /// A reader of these files that gives the contributions to the cells in `scope`.
     pub fn new(objects: O, definition: Arc<Definition>, scope: Scope, files: Vec<(Month, Vec<AddedFile>)>) -> Self {
         let columns = Needs { origin: true, content: false, times: false }.columns(&definition);
@@ -83,7 +85,13 @@ impl<O: Objects> Reader<O> {
                 .into_iter()
                 .collect(),
         };
-        Self { objects, definition, scope, columns, months, current: Current::None }
+        Self { says: None, objects, definition, scope, columns, months, current: Current::None }
+    }
+
+    /// The same, which says how many rows it reads, and each that it has read.
+    pub fn telling(self, says: &'s Says<'s>) -> Self {
+        says(Work::Of(self.months.iter().flat_map(|(_, files)| files).map(|file| file.rows).sum(), "rows"));
+        Self { says: Some(says), ..self }
     }
 
     /// The next contribution.
@@ -98,6 +106,9 @@ impl<O: Objects> Reader<O> {
                 }
                 Current::Merged(merged) => {
                     while let Some(row) = merged.next().await? {
+                        if let Some(says) = self.says {
+                            says(Work::Done(1));
+                        }
                         for (cell, delta) in row.rows.contributions(row.index, &self.definition)? {
                             if self.scope.has(&cell) {
                                 let origin = row.rows.origin(row.index)?;
@@ -130,6 +141,9 @@ impl<O: Objects> Reader<O> {
             let mut batches = open(&self.objects, file, &self.columns);
             while let Some(batch) = batches.next().await {
                 let rows = Rows::new(&batch?, Arc::clone(&target), file.month, &self.definition)?;
+                if let Some(says) = self.says {
+                    says(Work::Done(rows.len() as u64));
+                }
                 for i in 0..rows.len() {
                     for (cell, delta) in rows.contributions(i, &self.definition)? {
                         if self.scope.has(&cell) {

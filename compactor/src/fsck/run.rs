@@ -25,6 +25,7 @@ use crate::archive::finish::Catalog;
 use crate::bucket::{Listing, Objects};
 use crate::history::{History, Origins, Problem, walk, walk::Wanted};
 use crate::log::{AddedFile, Entry, LogStore, State, names as log_names};
+use crate::progress::{Says, Work};
 use crate::reconcile::Verdict;
 
 /// Files that are checked at a time.
@@ -41,7 +42,7 @@ pub async fn fsck<O: Objects>(
     definition: &Arc<Definition>,
     catalog: Option<&dyn Catalog>,
     options: Options,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Report, FsckError> {
     let check = Check { objects, host, definition, catalog, options, says };
     let mut checked = Checked { month: options.month, deep: options.deep, ..Checked::default() };
@@ -58,7 +59,7 @@ struct Check<'c, O> {
     definition: &'c Arc<Definition>,
     catalog: Option<&'c dyn Catalog>,
     options: Options,
-    says: &'c (dyn Fn(&str) + Sync),
+    says: &'c Says<'c>,
 }
 
 /// What is under our prefixes: names and sizes.
@@ -72,7 +73,7 @@ struct Listed {
 impl<O: Objects> Check<'_, O> {
     /// All steps. Returns why the files were not looked at, if so.
     async fn all(&self, checked: &mut Checked, findings: &mut Findings) -> Result<Option<String>, FsckError> {
-        (self.says)("listing the bucket");
+        (self.says)(Work::Step("listing the bucket"));
         let listed = Listed {
             staged: self.list(log_names::STAGING).await?,
             events: self.list(log_names::EVENTS).await?,
@@ -81,7 +82,7 @@ impl<O: Objects> Check<'_, O> {
         };
         checked.objects = (listed.events.len() + listed.staged.len()) as u64;
 
-        (self.says)("reading every entry of the log");
+        (self.says)(Work::Step("reading every entry of the log"));
         let state_numbers: Vec<u64> = listed.states.keys().filter_map(|name| log_names::state_number(name)).collect();
         let wanted = Wanted {
             last_listed: listed.log.keys().filter_map(|name| log_names::entry_number(name)).max(),
@@ -104,7 +105,7 @@ impl<O: Objects> Check<'_, O> {
         findings.extend(self.states(&walked.folded, &state_numbers).await?);
         self.definition(&history.state)?;
 
-        (self.says)("holding the names of all objects against the log");
+        (self.says)(Work::Step("holding the names of all objects against the log"));
         let now_ms = self.host.now_ms();
         let events = listed.events.keys().filter_map(|name| names::event(name, &history, now_ms));
         let staged = listed.staged.keys().filter_map(|name| names::staged(name, history.state.next));
@@ -173,7 +174,7 @@ impl<O: Objects> Check<'_, O> {
     /// Each month with live files is shown at its version. One that was moved on meanwhile is looked at again.
     async fn locations(&self, state: &State) -> Result<Vec<Finding>, FsckError> {
         let Some(catalog) = self.catalog else { return Ok(Vec::new()) };
-        (self.says)("holding the months' locations against the log");
+        (self.says)(Work::Step("holding the months' locations against the log"));
         let (tries, pause) = FINISHING;
         let store = LogStore::new(self.objects.clone(), self.host.clone());
         let mut state = state.clone();
@@ -221,18 +222,18 @@ impl<O: Objects> Check<'_, O> {
             Allowed { read, anywhere: (!origins.brought.is_empty()).then(|| anywhere.clone()) }
         };
 
-        let total = live.len();
+        (self.says)(Work::Step(if self.options.deep { "making each row anew" } else { "checking the files" }));
+        (self.says)(Work::Of(live.iter().map(|file| file.rows).sum(), "rows"));
         let mut second_look = Vec::new();
-        let subjects = (0u32..).zip(&live).map(|(n, file)| {
-            (self.says)(&format!("checking file {} of {total}: {}", n + 1, file.target));
-            tokio::spawn(check(subject(file, allowed(&file.target), Some(n)), n))
-        });
+        let subjects =
+            (0u32..).zip(&live).map(|(n, file)| tokio::spawn(check(subject(file, allowed(&file.target), Some(n)), n)));
         let mut results = futures::stream::iter(subjects).buffer_unordered(AT_ONCE);
         while let Some(ended) = results.next().await {
             let (n, done) =
                 ended.map_err(|error| FsckError::BrokenOff { file: "a file".into(), why: error.to_string() })?;
             let (done, Some(file)) = (done?, usize::try_from(n).ok().and_then(|n| live.get(n))) else { continue };
             checked.files += 1;
+            (self.says)(Work::Done(file.rows));
             checked.rows += done.rows;
             checked.bytes += done.bytes;
             findings.extend(done.findings);
@@ -243,9 +244,12 @@ impl<O: Objects> Check<'_, O> {
         drop(results);
 
         // What a compaction was made from, as far as it is still there.
-        for (target, removed) in history.removed.iter().filter(|(_, removed)| of_month(&removed.live.file)) {
-            (self.says)(&format!("proving again from {target}"));
+        let removed: Vec<_> = history.removed.values().filter(|removed| of_month(&removed.live.file)).collect();
+        (self.says)(Work::Step("proving again what was compacted"));
+        (self.says)(Work::Of(removed.len() as u64, "files"));
+        for removed in removed {
             checked.removed += 1;
+            (self.says)(Work::Done(1));
             let read = Allowed { read: anywhere.clone(), anywhere: Some(anywhere.clone()) };
             let done = subject(&removed.live.file, read, None).check().await?;
             checked.bytes += done.bytes;
@@ -256,7 +260,7 @@ impl<O: Objects> Check<'_, O> {
             }));
         }
 
-        (self.says)("looking for event keys that stand twice");
+        (self.says)(Work::Step("looking for event keys that stand twice"));
         let keys = Arc::into_inner(keys).ok_or_else(|| std::io::Error::other("the keys are still being written"))?;
         for twice in keys.twice()? {
             let twice = twice?;
@@ -317,7 +321,7 @@ impl<O: Objects> Check<'_, O> {
     }
 
     async fn aside(&self, history: &History, checked: &mut Checked, findings: &mut Findings) -> Result<(), FsckError> {
-        (self.says)("holding quarantine and conflicts against the log");
+        (self.says)(Work::Step("holding quarantine and conflicts against the log"));
         let (quarantined, foreign) = aside::places(self.objects, quarantine::PREFIX).await?;
         findings.extend(foreign);
         let (conflicts, foreign) = aside::places(self.objects, quarantine::CONFLICTS_PREFIX).await?;

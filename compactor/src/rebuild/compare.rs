@@ -23,6 +23,7 @@ use crate::context::Context;
 use crate::contributions::Scope;
 use crate::contributions::reader::{Reader, live_files};
 use crate::log::State;
+use crate::progress::{Says, Work};
 
 /// Most groups' months that are held.
 pub const MAX_HELD: usize = 4_000_000;
@@ -138,7 +139,7 @@ fn common(a: &Reach, b: &Reach) -> Reach {
 type Totals = BTreeMap<(Option<Group>, Option<Month>), Delta>;
 
 /// Compares two homes by their archives.
-pub async fn compare(old: &Context, new: &Context, says: &(dyn Fn(&str) + Sync)) -> Result<Comparison, RebuildError> {
+pub async fn compare(old: &Context, new: &Context, says: &Says<'_>) -> Result<Comparison, RebuildError> {
     let level = level(&old.definition, &new.definition);
     let (old_state, new_state) = (old.log().await?, new.log().await?);
     let reach = common(&reach(&old_state), &reach(&new_state));
@@ -154,10 +155,10 @@ pub async fn compare(old: &Context, new: &Context, says: &(dyn Fn(&str) + Sync))
     if level == Level::Nothing {
         return Ok(report);
     }
-    says("folding the old archive");
-    let mut left = fold(old, &old_state, &reach, level, &common).await?;
-    says("folding the new archive");
-    let right = fold(new, &new_state, &reach, level, &common).await?;
+    says(Work::Step("folding the old archive"));
+    let mut left = fold(old, &old_state, &reach, level, &common, says).await?;
+    says(Work::Step("folding the new archive"));
+    let right = fold(new, &new_state, &reach, level, &common, says).await?;
     let zero = || Delta::zero(common.len());
     let numbers = |delta: &Delta| Numbers {
         events: delta.events,
@@ -188,9 +189,11 @@ async fn fold(
     reach: &Reach,
     level: Level,
     common: &[&str],
+    says: &Says<'_>,
 ) -> Result<Totals, RebuildError> {
     let files = live_files(state, &context.definition)?;
-    let mut reader = Reader::new(context.bucket.clone(), Arc::clone(&context.definition), Scope::all(), files);
+    let reader = Reader::new(context.bucket.clone(), Arc::clone(&context.definition), Scope::all(), files);
+    let mut reader = reader.telling(says);
     let measures = &context.definition.measures;
     let places: Vec<usize> =
         common.iter().filter_map(|name| measures.iter().position(|measure| measure.attribute == *name)).collect();

@@ -25,6 +25,7 @@ use crate::context::Context;
 use crate::contributions::Scope;
 use crate::contributions::reader::{Reader, live_files};
 use crate::log::{Digest, Entry, Seed};
+use crate::progress::{Says, Work};
 use crate::reconcile::diff::{OutOfRange, horizon};
 use crate::reconcile::standing::Raise;
 use crate::repair::apply::Applier;
@@ -72,13 +73,13 @@ pub async fn load(
     target: &Context,
     entry: &Entry,
     digest: Digest,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<LoadReport, RebuildError> {
     let Some(seed) = &entry.seed else { return Err(RebuildError::NotASeed(target.home())) };
     let loader =
         Loader { target, plan: digest.to_string(), horizon: horizon(entry.at_ms, target.definition.ledger_days) };
     let report = loader.events(seed, says).await?;
-    says("noting how far the shards were read");
+    says(Work::Step("noting how far the shards were read"));
     let progress = Progress::new(target.dynamo.clone(), &target.settings, target.host.clone());
     for (stream, end) in &seed.streams {
         for (shard, end) in &end.shards {
@@ -106,11 +107,12 @@ struct Lanes {
 }
 
 impl Loader<'_> {
-    async fn events(&self, seed: &Seed, says: &(dyn Fn(&str) + Sync)) -> Result<LoadReport, RebuildError> {
+    async fn events(&self, seed: &Seed, says: &Says<'_>) -> Result<LoadReport, RebuildError> {
         let (target, mut report) = (self.target, LoadReport::default());
         let files = live_files(&target.log().await?, &target.definition)?;
         let definition = Arc::clone(&target.definition);
-        let mut reader = Reader::new(target.bucket.clone(), definition, Scope::all(), files);
+        says(Work::Step("loading the totals"));
+        let mut reader = Reader::new(target.bucket.clone(), definition, Scope::all(), files).telling(says);
         let mut running = FuturesUnordered::new();
         let mut unit: Option<(Month, Group)> = None;
         let mut lanes = Lanes::default();
@@ -126,9 +128,6 @@ impl Loader<'_> {
                             note(&mut report, running.next().await)?;
                         }
                     }
-                }
-                if let Some((month, _)) = next_unit.as_ref().filter(|(month, _)| unit_month(&unit) != Some(*month)) {
-                    says(&format!("loading the totals of {month}"));
                 }
                 unit = next_unit;
             }
@@ -178,10 +177,6 @@ impl Loader<'_> {
         }
         Ok(done)
     }
-}
-
-fn unit_month(unit: &Option<(Month, Group)>) -> Option<Month> {
-    unit.as_ref().map(|(month, _)| *month)
 }
 
 fn note(report: &mut LoadReport, done: Option<Result<Done, RebuildError>>) -> Result<(), RebuildError> {

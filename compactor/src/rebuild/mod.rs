@@ -33,6 +33,7 @@ use crate::archive::ArchiveError;
 use crate::bucket::BucketError;
 use crate::context::{Context, ContextError};
 use crate::contributions::{ReadError, Scope};
+use crate::progress::{Says, Work};
 use crate::reconcile::diff::{OutOfRange, horizon};
 use crate::reconcile::{ReconcileError, Report as Reconciliation, Verdict, reconcile};
 use crate::repair::apply::ApplyError;
@@ -214,11 +215,7 @@ impl Report {
 }
 
 /// Shows what making the set would be and, with `confirm`, makes it.
-pub async fn rebuild(
-    source: &Context,
-    request: &Request,
-    says: &(dyn Fn(&str) + Sync),
-) -> Result<Report, RebuildError> {
+pub async fn rebuild(source: &Context, request: &Request, says: &Says<'_>) -> Result<Report, RebuildError> {
     let into = Home::Set(request.into.clone());
     if source.home() == into {
         return Err(RebuildError::Itself(into));
@@ -294,15 +291,15 @@ async fn make(
     target: &Context,
     request: &Request,
     report: &mut Report,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<(), RebuildError> {
     if !report.plan.seeded {
-        says("archiving to the tip of the stream");
+        says(Work::Step("archiving to the tip of the stream"));
         if !source.archive().await?.reached_tip {
             return Err(RebuildError::NotAtTip(source.home()));
         }
     }
-    says("making the tables");
+    says(Work::Step("making the tables"));
     tables::ensure(&target.dynamo, &target.settings, &target.host).await?;
     target.totals.claim_definition().await?;
     report.seeded = Some(seed(source, target, request.accept_incomplete, says).await?);

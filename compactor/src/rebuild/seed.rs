@@ -31,6 +31,7 @@ use crate::commit::{Committer, Outcome, Proposal, token};
 use crate::context::Context;
 use crate::contributions::ReadError;
 use crate::log::{Digest, Entry, Kind, LogStore, Seed, State, names};
+use crate::progress::{Says, Work};
 use crate::rows::rebuild::{COLUMNS, Rebuilder};
 use crate::rows::row::Place;
 use crate::rows::{ArchivedRow, Written, read, write};
@@ -119,7 +120,7 @@ pub async fn seed(
     source: &Context,
     target: &Context,
     accept_incomplete: bool,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Seeded, RebuildError> {
     let life = Life::begin(target.host.clone(), LONGEST, Deadline::NONE);
     let log = LogStore::new(target.bucket.clone(), target.host.clone());
@@ -158,14 +159,14 @@ pub async fn seed(
         let (rows, unreadable) = (seeding.seeded.incomplete, seeding.unreadable);
         return Err(RebuildError::Incomplete { rows, unreadable });
     }
-    says("judging quarantine and conflicts anew");
+    says(Work::Step("judging quarantine and conflicts anew"));
     seeding.objects(&source.bucket, quarantine::PREFIX, Rank::Quarantine, &seed).await?;
     seeding.objects(&source.bucket, quarantine::CONFLICTS_PREFIX, Rank::Conflict, &seed).await?;
 
     let token = token(&target.host);
     let (files, seeded) = seeding.write(&token, says).await?;
     let plan = SeedPlan { token, seed, files };
-    says("putting the first entry of the log");
+    says(Work::Step("putting the first entry of the log"));
     match committer.commit(&plan, &mut state).await?.outcome {
         Outcome::Committed(_) => Ok(seeded),
         // Somebody else seeded it meanwhile; our uploads are tidied as any that nobody names.
@@ -202,12 +203,11 @@ struct Seeding<'a> {
 
 impl Seeding<'_> {
     /// Takes every row of the live files.
-    async fn rows(&mut self, source: &Context, old: &State, says: &(dyn Fn(&str) + Sync)) -> Result<(), RebuildError> {
+    async fn rows(&mut self, source: &Context, old: &State, says: &Says<'_>) -> Result<(), RebuildError> {
         let columns: Vec<&str> = COLUMNS.into_iter().chain([column::ARRIVED_AT_US]).collect();
-        let (files, mut done) = (old.live().count(), 0);
+        says(Work::Step("judging all rows anew"));
+        says(Work::Of(old.live().map(|live| live.file.rows).sum(), "rows"));
         for live in old.live() {
-            done += 1;
-            says(&format!("judging anew the rows of {} (file {done} of {files})", live.file.month));
             let file: Arc<str> = Arc::from(live.file.target.as_str());
             let mut batches = std::pin::pin!(read(&source.bucket, &live.file, &columns));
             while let Some(batch) = batches.next().await {
@@ -218,6 +218,7 @@ impl Seeding<'_> {
                 let no_column =
                     || ReadError::Column { file: file.to_string(), column: column::ARRIVED_AT_US.to_owned() };
                 let arrived = arrived.ok_or_else(no_column)?;
+                says(Work::Done(rows.len() as u64));
                 for i in 0..rows.len() {
                     let arrived_us = arrived.values().get(i).copied().unwrap_or_default();
                     self.row(&rows, i, arrived_us).await?;
@@ -296,12 +297,8 @@ impl Seeding<'_> {
     }
 
     /// Writes all rows into files of the new archive, staged.
-    async fn write(
-        mut self,
-        token: &str,
-        says: &(dyn Fn(&str) + Sync),
-    ) -> Result<(Vec<(String, Written)>, Seeded), RebuildError> {
-        says("sorting");
+    async fn write(mut self, token: &str, says: &Says<'_>) -> Result<(Vec<(String, Written)>, Seeded), RebuildError> {
+        says(Work::Step("sorting"));
         let anew = std::mem::replace(&mut self.anew, Anew::new(Arc::clone(&self.target.definition)));
         let judgements = anew.finish()?;
         self.seeded.duplicates = judgements.duplicates;
@@ -312,7 +309,7 @@ impl Seeding<'_> {
                 Judged::Row(row, size) => {
                     let month = rows.first().map(|first| first.month);
                     if month.is_some_and(|month| month != row.month) || bytes >= FILE_BYTES {
-                        says(&format!("writing {}", rows.first().map_or(row.month, |first| first.month)));
+                        says(Work::Step(&format!("writing {}", rows.first().map_or(row.month, |first| first.month))));
                         self.file(std::mem::take(&mut rows), token, &mut files).await?;
                         bytes = 0;
                     }

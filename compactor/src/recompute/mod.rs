@@ -24,6 +24,7 @@ use crate::contributions::merge::Merged;
 use crate::contributions::reader::{MAX_MERGED, live_files, open};
 use crate::contributions::spill::Sorter;
 use crate::log::{AddedFile, State};
+use crate::progress::{Says, Work};
 use crate::rows::RowsError;
 use crate::rows::row::ERASED;
 use crate::usage::{Usage, UsageError};
@@ -98,7 +99,7 @@ impl From<std::io::Error> for RecomputeError {
 ///
 /// Two at once are safe: each writes whole tables, and the last one stands. That may be the one that began first, with the totals
 /// of a log some entries shorter; the next recount puts newer ones.
-pub async fn of_now(context: &Context, says: &(dyn Fn(&str) + Sync)) -> Result<Report, RecomputeError> {
+pub async fn of_now(context: &Context, says: &Says<'_>) -> Result<Report, RecomputeError> {
     let whole = async || context.whole_log().await.map_err(|error| RecomputeError::Context(Box::new(error)));
     let mut state = whole().await?;
     loop {
@@ -120,18 +121,20 @@ pub async fn recompute<O: Objects>(
     objects: &O,
     definition: &Arc<Definition>,
     state: &State,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Report, RecomputeError> {
     let mut fold = Fold::new(definition.measures.len());
     let (mut files, mut rows) = (0, 0);
-    for (month, of_month) in live_files(state, definition)? {
-        says(&format!("folding {month}"));
+    let months = live_files(state, definition)?;
+    says(Work::Step("folding the archive"));
+    says(Work::Of(months.iter().flat_map(|(_, files)| files).map(|file| file.rows).sum(), "rows"));
+    for (month, of_month) in months {
         files += of_month.len() as u64;
         rows += of_month.iter().map(|file| file.rows).sum::<u64>();
-        fold_month(objects, definition, month, &of_month, &mut fold).await?;
+        fold_month(objects, definition, month, &of_month, &mut fold, says).await?;
     }
     let folded = fold.finish()?;
-    says("writing the totals");
+    says(Work::Step("writing the totals"));
     let mut written = Vec::new();
     for (key, bytes) in [
         (write::MONTHLY, write::monthly(definition, &folded.totals)?),
@@ -159,6 +162,7 @@ async fn fold_month<O: Objects>(
     month: Month,
     files: &[AddedFile],
     fold: &mut Fold,
+    says: &Says<'_>,
 ) -> Result<(), RecomputeError> {
     let columns = Needs { origin: false, content: true, times: false }.columns(definition);
     fold.begin(month);
@@ -166,6 +170,7 @@ async fn fold_month<O: Objects>(
         let sources = files.iter().map(|file| (Arc::from(file.target.as_str()), open(objects, file, &columns)));
         let mut merged = Merged::new(Arc::clone(definition), month, sources.collect());
         while let Some(row) = merged.next().await? {
+            says(Work::Done(1));
             fold.row(&FoldRow {
                 group: row.group.as_deref(),
                 key: row.key,
@@ -182,6 +187,7 @@ async fn fold_month<O: Objects>(
         let mut batches = open(objects, file, &columns);
         while let Some(batch) = batches.next().await {
             let rows = Rows::new(&batch?, Arc::clone(&target), month, definition)?;
+            says(Work::Done(rows.len() as u64));
             for i in 0..rows.len() {
                 let (key, value) = fold::encode(&FoldRow {
                     group: rows.group(i),

@@ -23,6 +23,7 @@ use super::diff::Passed;
 use crate::bucket::Objects;
 use crate::contributions::Scope;
 use crate::log::AddedFile;
+use crate::progress::{Says, Work};
 use crate::rows::summary::{CellSummary, LEAST_ROWS, Summary, key_hash};
 use crate::rows::{RowsError, reader};
 
@@ -146,6 +147,7 @@ impl Bulks {
         scope: &Scope,
         passed: &Passed,
         files: Months,
+        says: &Says<'_>,
     ) -> Result<(Self, Months), RowsError> {
         let inserts = definition.count == Count::Inserts;
         let measures = definition.measures.len();
@@ -154,12 +156,15 @@ impl Bulks {
             .flat_map(|(_, files)| files)
             .filter(|file| file.rows >= LEAST_ROWS && (!inserts || scope.may_be_in(file)))
             .collect();
+        says(Work::Step("reading the summaries of the files"));
+        says(Work::Of(asked.len() as u64, "files"));
         let mut reads = futures::stream::iter(asked)
             .map(|file| async move { (file.target.clone(), reader::summary(objects, file, measures).await) })
             .buffered(AT_ONCE);
         let (mut summaries, mut held, mut summed) = (Vec::new(), 0usize, std::collections::BTreeSet::new());
         while let Some((target, summary)) = reads.next().await {
             let summary: Option<Summary> = summary?;
+            says(Work::Done(1));
             let Some(summary) = summary.filter(|summary| held.saturating_add(summary.size()) <= MAX_HELD) else {
                 continue;
             };

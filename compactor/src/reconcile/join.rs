@@ -57,14 +57,14 @@ pub enum JoinError {
 }
 
 /// What the archive says, in the order (month, group, event key).
-pub enum Contributions<O> {
+pub enum Contributions<'s, O> {
     /// From the bucket.
-    Archive(Box<Reader<O>>),
+    Archive(Box<Reader<'s, O>>),
     /// From memory, for tests.
     Memory(std::vec::IntoIter<Contribution>),
 }
 
-impl<O: Objects> Contributions<O> {
+impl<O: Objects> Contributions<'_, O> {
     async fn next(&mut self) -> Result<Option<Contribution>, ReadError> {
         match self {
             Self::Archive(reader) => reader.next().await,
@@ -255,7 +255,7 @@ pub async fn compare<O: Objects>(
     known: &Known,
     standings: impl Iterator<Item = std::io::Result<Standing>>,
     mut bulks: Bulks,
-    mut contributions: Contributions<O>,
+    mut contributions: Contributions<'_, O>,
 ) -> Result<Compared, JoinError> {
     let mut compared = Compared::default();
     let mut standings = standings.peekable();

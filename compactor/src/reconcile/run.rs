@@ -36,6 +36,7 @@ use crate::contributions::reader::{Reader, live_files};
 use crate::contributions::spill::Sorter;
 use crate::contributions::{ReadError, Scope};
 use crate::log::State;
+use crate::progress::{Says, Work};
 use crate::recompute::write::WriteError;
 use crate::repair::applied::{self, AppliedError};
 
@@ -112,24 +113,20 @@ struct Pass {
 
 /// Compares all cells in `scope`. `says` is told which step is being made. A reconcile of everything keeps what it found under
 /// [`table::FINDINGS`]; one of a part would hide what is wrong elsewhere, and leaves the table as it is.
-pub async fn reconcile(
-    context: &Context,
-    scope: &Scope,
-    says: &(dyn Fn(&str) + Sync),
-) -> Result<Reconciled, ReconcileError> {
+pub async fn reconcile(context: &Context, scope: &Scope, says: &Says<'_>) -> Result<Reconciled, ReconcileError> {
     context.check_definition().await?;
     let began = context.host.monotonic();
     let mut last = pass(context, scope, By::Summaries, BTreeMap::new(), says).await?;
     let (cells, events, by_summaries) = (last.compared.cells, last.compared.events, last.by_summaries);
     if by_summaries && last.undecided.is_none() && !suspects(&last.compared).is_empty() {
-        says("reading the events of the cells that their summaries do not show to be clean");
+        says(Work::Step("reading the events of the cells that their summaries do not show to be clean"));
         last = match last.compared.more_suspects {
             0 => again(context, scope, last, BTreeMap::new(), says).await?,
             _ => pass(context, scope, By::Rows, BTreeMap::new(), says).await?,
         };
     }
     if last.undecided.is_none() && !suspects(&last.compared).is_empty() {
-        says("looking again at the cells where something seems wrong");
+        says(Work::Step("looking again at the cells where something seems wrong"));
         let hints: BTreeMap<Cell, Delta> = last.compared.found.iter().filter_map(hint).collect();
         last = again(context, scope, last, hints, says).await?;
         resolve(context, &mut last).await?;
@@ -222,7 +219,7 @@ async fn again(
     scope: &Scope,
     before: Pass,
     hints: BTreeMap<Cell, Delta>,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Pass, ReconcileError> {
     let cells = Scope { cells: Some(Arc::new(suspects(&before.compared))), ..scope.clone() };
     let mut next = pass(context, &cells, By::Rows, hints, says).await?;
@@ -256,27 +253,27 @@ async fn pass(
     scope: &Scope,
     by: By,
     hints: BTreeMap<Cell, Delta>,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Pass, ReconcileError> {
     // 1. The time and the progress, before anything else.
-    says("reading the consumer's progress");
+    says(Work::Step("reading the consumer's progress"));
     let now_ms = context.host.now_ms();
     let passed = context.passed().await?;
 
     // 2 and 3. The cells; of each, after its item, the pages and the too-old list.
-    says("reading the cells and their ledgers");
+    says(Work::Step("reading the cells and their ledgers"));
     let mut sorter = Sorter::new();
     let read = read_cells(&context.totals, scope, &mut sorter).await?;
     let standings = Standings::new(sorter.finish()?);
     let passed = if bugs::on(Bug::ProgressAfterCells) { context.passed().await? } else { passed };
 
     // 4. Quarantine and plans.
-    says("reading quarantine and applied plans");
+    says(Work::Step("reading quarantine and applied plans"));
     let quarantined = evidence::quarantined(&context.bucket).await?;
     let settled = applied::settled(&context.bucket).await?;
 
     // 5. The archive, to the tip as it is now; conflicts are written on the way there.
-    says("archiving to the tip of the stream");
+    says(Work::Step("archiving to the tip of the stream"));
     let archived = context.archive().await?;
     let state = context.log().await?;
     let in_quarantine = quarantined.len() as u64;
@@ -302,16 +299,16 @@ async fn pass(
         hints,
         unusable: read.unusable.iter().filter_map(|unusable| unusable.cell.clone()).collect(),
     };
-    says("comparing");
     let mut files = live_files(&state, &context.definition)?;
     let mut bulks = Bulks::default();
     if by == By::Summaries {
-        let read = Bulks::read(&context.bucket, &context.definition, scope, &known.passed, files).await;
+        let read = Bulks::read(&context.bucket, &context.definition, scope, &known.passed, files, says).await;
         (bulks, files) = read.map_err(ReadError::from)?;
     }
     let by_summaries = !bulks.is_empty();
+    says(Work::Step("comparing"));
     let reader = Reader::new(context.bucket.clone(), Arc::clone(&context.definition), scope.clone(), files);
-    let contributions = Contributions::Archive(Box::new(reader));
+    let contributions = Contributions::Archive(Box::new(reader.telling(says)));
     let compared = compare(&context.definition, &known, standings, bulks, contributions).await?;
     let (unusable, quarantined) = (read.unusable, in_quarantine);
     Ok(Pass { now_ms, compared, by_summaries, unusable, state, quarantined, undecided: None })

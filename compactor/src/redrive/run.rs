@@ -20,6 +20,7 @@ use crate::archive::Limits;
 use crate::archive::life::Life;
 use crate::bucket::Objects;
 use crate::context::Context;
+use crate::progress::{Says, Work};
 
 /// What the rows of a redrive have for their origin in the log.
 pub const ORIGIN: &str = "redrive";
@@ -169,7 +170,7 @@ impl Counter for Totals {
 }
 
 /// Shows what a redrive would do and, with `confirm`, does it.
-pub async fn redrive(context: &Context, ask: &Ask, says: &(dyn Fn(&str) + Sync)) -> Result<Report, RedriveError> {
+pub async fn redrive(context: &Context, ask: &Ask, says: &Says<'_>) -> Result<Report, RedriveError> {
     context.check_definition().await?;
     let redriver = Redriver {
         objects: &context.bucket,
@@ -206,7 +207,7 @@ enum Count {
 }
 
 impl<O: Objects, C: Counter> Redriver<'_, O, C> {
-    pub(super) async fn run(&self, ask: &Ask, says: &(dyn Fn(&str) + Sync)) -> Result<Report, RedriveError> {
+    pub(super) async fn run(&self, ask: &Ask, says: &Says<'_>) -> Result<Report, RedriveError> {
         let mut report = Report { confirmed: ask.confirm, ..Report::default() };
         let prefixes = Quarantine::<O>::prefixes(ask.shard.as_ref());
         let mut quarantine = Quarantine::new(self.objects, &prefixes);
@@ -245,10 +246,10 @@ impl<O: Objects, C: Counter> Redriver<'_, O, C> {
                 self.put_through(std::mem::take(&mut batch), &mut report).await?;
                 held = 0;
             }
-            says(&format!(
+            says(Work::Step(&format!(
                 "{} records in quarantine looked at, {} put through before",
                 report.examined, report.done_before
-            ));
+            )));
         }
         report.foreign = quarantine.foreign;
         report.stays.sort();

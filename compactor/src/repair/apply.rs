@@ -158,12 +158,12 @@ impl Applier<'_> {
     ) -> Result<Vec<CellReport>, ApplyError> {
         let mut reports = Vec::with_capacity(plan.cells.len());
         for (i, cell) in plan.cells.iter().enumerate() {
-            progress(i);
             let left = withheld.iter().any(|withheld| withheld.cell == cell.cell);
             reports.push(match left {
                 true => CellReport::new(cell.cell.clone(), Step::Withheld),
                 false => self.cell(cell, hash).await?,
             });
+            progress(i);
         }
         Ok(reports)
     }

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::bucket::{BucketError, Objects};
 use crate::context::Context;
 use crate::contributions::Scope;
+use crate::progress::{Says, Work};
 use crate::reconcile::{ReconcileError, Reconciled, Report as Reconciliation, Verdict, reconcile};
 use applied::{Applied, AppliedError};
 use apply::{Applier, ApplyError, CellReport};
@@ -135,7 +136,7 @@ pub async fn repair(
     context: &Context,
     scope: &Scope,
     options: impl Into<Options>,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Report, RepairError> {
     let options = options.into();
     let mut report = Report { confirmed: options.confirm, ..Report::default() };
@@ -175,7 +176,7 @@ pub async fn repair_by(
     plan: Plan,
     scope: &Scope,
     options: impl Into<Options>,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Report, RepairError> {
     let options = options.into();
     let named = Named::new(plan)?;
@@ -218,7 +219,7 @@ async fn apply(
     context: &Context,
     named: &Named,
     withheld: &[Withheld],
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Vec<CellReport>, RepairError> {
     let applier = Applier {
         dynamo: &context.dynamo,
@@ -226,9 +227,9 @@ async fn apply(
         totals: &context.totals,
         host: &context.host,
     };
-    let cells = named.plan.cells.len();
-    let says = |i: usize| says(&format!("repairing cell {} of {cells}", i + 1));
-    let reports = applier.plan(&named.plan, &named.hash, withheld, says).await?;
+    says(Work::Step("repairing"));
+    says(Work::Of(named.plan.cells.len() as u64, "cells"));
+    let reports = applier.plan(&named.plan, &named.hash, withheld, |_| says(Work::Done(1))).await?;
     let applied = Applied { format: FORMAT, plan: named.hash.clone(), cells: reports.clone(), verified: None };
     applied::keep(&context.bucket, applied).await?;
     Ok(reports)

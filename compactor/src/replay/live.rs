@@ -27,6 +27,7 @@ use crate::archive::source::{Record, Source};
 use crate::bucket::Objects;
 use crate::log::state::StreamEnd;
 use crate::log::{ShardEnd, State};
+use crate::progress::{Says, Work};
 
 /// What is read before it is forwarded, in bytes.
 const AHEAD: u64 = 16 << 20;
@@ -64,7 +65,7 @@ impl<O: Objects, S: Source> Forwarder<'_, O, S> {
         &self,
         checkpoint: &mut Checkpoint,
         paced: &mut Paced<'_>,
-        says: &(dyn Fn(&str) + Sync),
+        says: &Says<'_>,
     ) -> Result<Ended, ReplayError> {
         let limits = Limits { commit_bytes: AHEAD, ..self.limits };
         let (mut tips, mut idle): (BTreeSet<ShardId>, _) = (BTreeSet::new(), 0);
@@ -91,7 +92,7 @@ impl<O: Objects, S: Source> Forwarder<'_, O, S> {
                     return Ok(Ended::Gap);
                 }
                 self.shard(reading, checkpoint, paced).await?;
-                says(&format!("{} records forwarded from the live stream", checkpoint.forwarded));
+                says(Work::Step(&format!("{} records forwarded from the live stream", checkpoint.forwarded)));
             }
             tips = gathered.tips;
             if gathered.reached_tip {

@@ -26,6 +26,7 @@ use crate::archive::source::{Source, SourceError};
 use crate::bucket::Bucket;
 use crate::context::Context;
 use crate::log::{State, Stream};
+use crate::progress::{Says, Work};
 use crate::reconcile::diff::horizon;
 
 /// Most passes over the archive of one hand-over.
@@ -124,7 +125,7 @@ struct Target {
 }
 
 /// Shows what a replay would do and, with `confirm`, does it.
-pub async fn replay(context: &Context, ask: &Ask, says: &(dyn Fn(&str) + Sync)) -> Result<Report, ReplayError> {
+pub async fn replay(context: &Context, ask: &Ask, says: &Says<'_>) -> Result<Report, ReplayError> {
     let question = &ask.question;
     let live = question.into == context.settings.stream;
     if live && question.hand_over {
@@ -184,14 +185,14 @@ async fn archived(
     store: &Store<Bucket>,
     checkpoint: &mut Checkpoint,
     paced: &mut Paced<'_>,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<Survey, ReplayError> {
-    says("counting the archived changes");
+    says(Work::Step("counting the archived changes"));
     let round = checkpoint.round.clone();
     let selection = Selection { question: &ask.question, round: &round };
     let files = selection.files(state);
     let oldest = horizon(context.host.now_ms(), context.definition.ledger_days);
-    let survey = selection.survey(&context.bucket, &files, target.most, oldest).await?;
+    let survey = selection.survey(&context.bucket, &files, target.most, oldest, says).await?;
     let Phase::Archive { last, rows, sent } = &mut checkpoint.phase else { return Ok(survey) };
     if last.is_some() && *rows != survey.rows {
         // A redrive or a backfill brings rows behind what was sent, an erasure takes some away.
@@ -217,10 +218,14 @@ async fn archived(
     store.keep(checkpoint).await?;
 
     if of > through {
-        says("sorting the archived changes");
+        says(Work::Step("sorting the archived changes"));
         let mut window = paced.window();
         let mut at = String::new();
-        for record in selection.sorted(&context.bucket, &files, &survey).await? {
+        let records = selection.sorted(&context.bucket, &files, &survey, says).await?;
+        says(Work::Step("sending"));
+        says(Work::Of(of, "records"));
+        says(Work::Done(through));
+        for record in records {
             let (key, parcel) = record?;
             let place = hex(&key);
             if behind.as_ref().is_some_and(|behind| place <= *behind) {
@@ -230,7 +235,7 @@ async fn archived(
                 paced.send(&window).await?;
                 note(checkpoint, &window_end(&at, &mut through, window.len()), of);
                 store.keep(checkpoint).await?;
-                says(&format!("{through} of {of} records sent"));
+                says(Work::Done(window.len() as u64));
                 window = paced.window();
             }
             window.push(parcel);
@@ -270,9 +275,9 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-async fn to_the_tip(context: &Context, says: &(dyn Fn(&str) + Sync)) -> Result<State, ReplayError> {
+async fn to_the_tip(context: &Context, says: &Says<'_>) -> Result<State, ReplayError> {
     context.check_definition().await?;
-    says("archiving to the tip of the live stream");
+    says(Work::Step("archiving to the tip of the live stream"));
     context.archive().await?;
     Ok(context.log().await?)
 }

@@ -16,10 +16,11 @@ use crate::bucket::Objects;
 use crate::contributions::spill::{Sorted, Sorter};
 use crate::items::change::Said;
 use crate::log::{AddedFile, State};
+use crate::progress::{self, Says};
 use crate::rows::rebuild::{COLUMNS, Outline, Rebuilder};
 
 /// Most event IDs that a plan names of one kind.
-const NAMED: usize = 20;
+pub(super) const NAMED: usize = 20;
 /// Most strays: each is held with its item's numbers.
 const MAX_STRAYS: usize = 100_000;
 /// Most groups that are told apart; beyond it the count stays there.
@@ -81,9 +82,10 @@ impl Selection<'_> {
         &self,
         objects: &O,
         files: &[AddedFile],
+        says: &Says<'_>,
         mut take: impl FnMut(&Rebuilder, usize, &Outline<'_>) -> Result<(), ReplayError> + Send,
     ) -> Result<(), ReplayError> {
-        for file in files {
+        for file in progress::files(files, says) {
             let name: Arc<str> = Arc::from(file.target.as_str());
             let mut batches = std::pin::pin!(crate::rows::read(objects, file, &COLUMNS));
             while let Some(batch) = batches.next().await {
@@ -112,11 +114,12 @@ impl Selection<'_> {
         files: &[AddedFile],
         most: usize,
         horizon: EventKey,
+        says: &Says<'_>,
     ) -> Result<Survey, ReplayError> {
         let mut survey = Survey::default();
         let mut groups: HashSet<u64> = HashSet::new();
         let mut strays = BTreeSet::new();
-        self.each(objects, files, |rebuilder, i, outline| {
+        self.each(objects, files, says, |rebuilder, i, outline| {
             let rebuilt = rebuilder.rebuild(i)?;
             let Some(parcel) = rebuilt.record.and_then(parcel) else {
                 survey.incomplete += 1;
@@ -162,10 +165,11 @@ impl Selection<'_> {
         objects: &O,
         files: &[AddedFile],
         survey: &Survey,
+        says: &Says<'_>,
     ) -> Result<Records, ReplayError> {
         let (mut sorter, mut aside) = (Sorter::new(), Sorter::new());
         let mut numbers: HashMap<String, BTreeMap<SequenceNumber, SortKey>> = HashMap::new();
-        self.each(objects, files, |rebuilder, i, outline| {
+        self.each(objects, files, says, |rebuilder, i, outline| {
             let rebuilt = rebuilder.rebuild(i)?;
             let number = |record: &str| order::streams_sequence(record);
             let Some(record) = rebuilt.record else { return Ok(()) };

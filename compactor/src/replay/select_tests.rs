@@ -54,8 +54,8 @@ fn replayed(question: &Question, round: &Round, rows: Vec<ArchivedRow>, per_file
         let objects = Memory::new();
         let files = stored(&objects, rows, per_file).await;
         let selection = Selection { question, round };
-        let survey = selection.survey(&objects, &files, 1 << 20, EventKey::MIN).await.unwrap();
-        let records = selection.sorted(&objects, &files, &survey).await.unwrap();
+        let survey = selection.survey(&objects, &files, 1 << 20, EventKey::MIN, &|_| {}).await.unwrap();
+        let records = selection.sorted(&objects, &files, &survey, &|_| {}).await.unwrap();
         let sent: Vec<_> = records
             .map(|record| {
                 let (_, parcel) = record.unwrap();
@@ -157,7 +157,7 @@ async fn the_plan_counts_what_cannot_be_sent_and_what_is_old() {
     let files = stored(&objects, vec![whole, erased], 1).await;
     let (question, round) = everything();
     let selection = Selection { question: &question, round: &round };
-    let survey = selection.survey(&objects, &files, 100, EventKey::MAX).await.unwrap();
+    let survey = selection.survey(&objects, &files, 100, EventKey::MAX, &|_| {}).await.unwrap();
     assert_eq!((survey.rows, survey.groups, survey.old), (1, 1, 1));
     assert_eq!((survey.incomplete, survey.incomplete_ids), (1, vec!["b".to_owned()]));
     assert_eq!((survey.too_large, survey.too_large_id.as_deref()), (1, Some("a")));

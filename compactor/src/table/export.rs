@@ -16,6 +16,7 @@ use super::TableError;
 use super::manifest::{self, DataFile, Location, MAX_FILES_MANIFEST, MAX_SUMMARY, ManifestError, Summary};
 use super::spool::{MAX_LINE, Spool};
 use crate::bucket::Objects;
+use crate::progress::{Says, Work};
 
 /// The largest data file, in bytes as stored.
 pub const MAX_FILE: u64 = 16 << 30;
@@ -54,23 +55,21 @@ impl Export {
     }
 
     /// Reads what the spool does not have yet. Gives the number of items that it has then.
-    pub async fn read<O: Objects>(
-        &self,
-        objects: &O,
-        spool: &Spool,
-        says: &(dyn Fn(&str) + Sync),
-    ) -> Result<u64, TableError> {
+    pub async fn read<O: Objects>(&self, objects: &O, spool: &Spool, says: &Says<'_>) -> Result<u64, TableError> {
         let mut part = spool.resume(0)?;
         let read_us = self.summary.export_us().unwrap_or_default();
         let done = part.checkpoint().and_then(serde_json::Value::as_u64).unwrap_or(0);
         let done = usize::try_from(done).unwrap_or(usize::MAX);
         if !part.is_done() {
+            says(Work::Step("reading the export"));
+            says(Work::Of(self.files.len() as u64, "files"));
+            says(Work::Done(done as u64));
             for (i, file) in self.files.iter().enumerate().skip(done) {
-                says(&format!("reading file {} of {} of the export", i + 1, self.files.len()));
                 let key = self.location.resolve(&file.key)?;
                 let fetched = fetch(objects, &key, file).await?;
                 unpack(&key, fetched, file.item_count, |item| Ok(part.item(read_us, item)?))?;
                 part.close(Some((i as u64 + 1).into()))?;
+                says(Work::Done(1));
             }
             part.close(None)?;
         }

@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use crate::bucket::BucketError;
 use crate::context::Context;
+use crate::progress::Says;
 use export::Export;
 use manifest::{Location, ManifestError};
 use pace::Pace;
@@ -145,7 +146,7 @@ pub fn time(us: i64) -> String {
 }
 
 /// Reads the whole table.
-pub async fn read(context: &Context, reading: &Reading, says: &(dyn Fn(&str) + Sync)) -> Result<Table, TableError> {
+pub async fn read(context: &Context, reading: &Reading, says: &Says<'_>) -> Result<Table, TableError> {
     let table = context.definition.table.as_str();
     let pace = Pace::new(context.host.clone(), reading.rate);
     let work = reading.work.as_deref();

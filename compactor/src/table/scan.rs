@@ -17,6 +17,7 @@ use super::TableError;
 use super::item::{from_sdk, key_for_sdk};
 use super::pace::Pace;
 use super::spool::{Part, Spool};
+use crate::progress::{Says, Work};
 
 /// Most segments.
 pub const MAX_SEGMENTS: u16 = 64;
@@ -40,7 +41,7 @@ pub struct Scanner<'a> {
 
 impl Scanner<'_> {
     /// Reads what the spool does not have yet. Gives the number of items that it has then.
-    pub async fn scan(&self, spool: &Spool, says: &(dyn Fn(&str) + Sync)) -> Result<u64, TableError> {
+    pub async fn scan(&self, spool: &Spool, says: &Says<'_>) -> Result<u64, TableError> {
         let segments = spool.header().parts;
         let items = AtomicU64::new(0);
         let read = |segment| {
@@ -51,7 +52,11 @@ impl Scanner<'_> {
                 while !part.is_done() {
                     let more = self.page(&mut part, segment, segments).await?;
                     let all = items.fetch_add(more, Ordering::Relaxed) + more;
-                    says(&format!("reading table {}: {all} items, {:.0} read units", self.table, self.pace.units()));
+                    says(Work::Step(&format!(
+                        "reading table {}: {all} items, {:.0} read units",
+                        self.table,
+                        self.pace.units()
+                    )));
                 }
                 Ok::<_, TableError>(())
             }

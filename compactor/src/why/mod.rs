@@ -21,6 +21,7 @@ use crate::contributions::ReadError;
 use crate::explain::Dated;
 use crate::history::{History, whole};
 use crate::log::StoreError;
+use crate::progress::{Says, Work};
 use crate::reconcile::ReconcileError;
 use crate::rows::RowsError;
 
@@ -142,21 +143,16 @@ impl From<RowsError> for WhyError {
 }
 
 /// Tells the life of an event. `at_ms`: about when the change was made, ms since 1970; only files that can have it are searched then.
-pub async fn why(
-    context: &Context,
-    event_id: &str,
-    at_ms: Option<i64>,
-    says: &(dyn Fn(&str) + Sync),
-) -> Result<Report, WhyError> {
+pub async fn why(context: &Context, event_id: &str, at_ms: Option<i64>, says: &Says<'_>) -> Result<Report, WhyError> {
     context.check_definition().await?;
-    says("reading every entry of the log");
+    says(Work::Step("reading every entry of the log"));
     let history = whole(&context.bucket, &context.host).await?;
     let (hits, mut searched) = search::rows(&context.bucket, &history, event_id, Window::around(at_ms), says).await?;
-    says("looking through what is kept beside the archive");
+    says(Work::Step("looking through what is kept beside the archive"));
     let kept = search::kept(&context.bucket, event_id, &mut searched).await?;
     let mut archived = Vec::new();
     if !hits.is_empty() {
-        says("looking at its cells");
+        says(Work::Step("looking at its cells"));
         let known = cells::Known::read(context).await?;
         for hit in hits {
             archived.push(tell(context, &history, &known, hit).await?);

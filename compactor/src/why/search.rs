@@ -21,6 +21,7 @@ use crate::contributions::columns::Rows;
 use crate::fsck::columns::{Columns, names, number, text};
 use crate::history::History;
 use crate::log::AddedFile;
+use crate::progress::{Says, Work};
 use crate::reconcile::ReconcileError;
 use crate::reconcile::evidence::{EvidenceError, MAX_OBJECT};
 use crate::rows::{self, RowsError};
@@ -84,21 +85,21 @@ pub async fn rows<O: Objects>(
     history: &History,
     event_id: &str,
     window: Window,
-    says: &(dyn Fn(&str) + Sync),
+    says: &Says<'_>,
 ) -> Result<(Vec<Hit>, Searched), WhyError> {
     let files: Vec<AddedFile> =
         history.state.live().map(|live| &live.file).filter(|file| window.may_be_in(file)).cloned().collect();
-    let (total, mut searched) = (files.len(), Searched::default());
+    let mut searched = Searched::default();
     let event_id: Arc<str> = event_id.into();
-    let searches = (1..).zip(files).map(|(n, file)| {
-        says(&format!("searching file {n} of {total}: {}", file.target));
-        tokio::spawn(search(objects.clone(), file, Arc::clone(&event_id)))
-    });
+    says(Work::Step("searching the archive"));
+    says(Work::Of(files.len() as u64, "files"));
+    let searches = files.into_iter().map(|file| tokio::spawn(search(objects.clone(), file, Arc::clone(&event_id))));
     let mut searches = futures::stream::iter(searches).buffered(AT_ONCE);
     let mut hits = Vec::new();
     while let Some(ended) = searches.next().await {
         let (found, rows) = ended.map_err(|error| WhyError::BrokenOff(error.to_string()))??;
         searched.files += 1;
+        says(Work::Done(1));
         searched.rows += rows;
         hits.extend(found);
         hits.truncate(MAX_HITS);
