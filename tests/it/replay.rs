@@ -2,26 +2,25 @@
 //! live stream without gap or overlap, across splits and merges.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use recount_compactor::bucket::Objects;
 use recount_compactor::context::Context;
 use recount_compactor::replay::{Ask, Question, Report, replay};
-use recount_local::client;
 use recount_local::pipeline::Options;
 use recount_schemas::items::{PK, SK, ledger_pk};
 use recount_schemas::{Cell, Change as Decoded};
 use serde_json::Value;
 
-use crate::support::checks::Seed;
+use crate::support::checks::{self, Seed, Streamed};
 use crate::support::naive::{self, Scan};
-use crate::support::process::{Serve, binary, free_port, json, run, until};
+use crate::support::process::until;
 use crate::support::records::{self, Change};
+use crate::support::shell::Shell;
 use crate::support::world::{World, definition, options};
 
 const LIVE: &str = "recount-changes";
@@ -60,26 +59,9 @@ async fn make(kinesis: &Client, stream: &str, shards: i32) {
 
 /// Every record of a stream, shard by shard, each shard in its order.
 async fn records_of(kinesis: &Client, stream: &str) -> Vec<Found> {
-    let shards = kinesis.list_shards().stream_name(stream).send().await.unwrap();
-    let mut all = Vec::new();
-    for shard in shards.shards() {
-        let iterator = kinesis.get_shard_iterator().stream_name(stream).shard_id(shard.shard_id());
-        let iterator = iterator.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await.unwrap();
-        let mut next = iterator.shard_iterator().map(str::to_owned);
-        while let Some(iterator) = next {
-            let answer = kinesis.get_records().shard_iterator(iterator).send().await.unwrap();
-            next = answer.next_shard_iterator().map(str::to_owned);
-            let tip = answer.millis_behind_latest() == Some(0) && answer.records().is_empty();
-            all.extend(answer.records().iter().map(|record| Found {
-                partition_key: record.partition_key().unwrap_or_default().to_owned(),
-                text: String::from_utf8(record.data().as_ref().to_vec()).unwrap(),
-            }));
-            if tip {
-                break;
-            }
-        }
-    }
-    all
+    let found =
+        |record: Streamed| Found { partition_key: record.partition_key, text: String::from_utf8(record.data).unwrap() };
+    checks::records_of(kinesis, stream).await.into_iter().map(found).collect()
 }
 
 async fn put(kinesis: &Client, stream: &str, changes: &[Change]) {
@@ -142,48 +124,20 @@ async fn reshard(kinesis: &Client, step: usize) {
     }
 }
 
-struct Shell {
-    serve: Serve,
-    kinesis: Client,
-    data: PathBuf,
-    _dir: tempfile::TempDir,
+/// A pipeline, and a stream to replay into.
+async fn shell() -> Shell {
+    let shell = Shell::start(Some(&definition("")), &[]).await;
+    make(&shell.clients.kinesis, INTO, 3).await;
+    shell
 }
 
 impl Shell {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ours.toml");
-        std::fs::write(&path, definition("")).unwrap();
-        let data = dir.path().join("data");
-        let serve = Serve::start(&data, free_port(), Some(&path));
-        let kinesis = Client::new(&client::sdk_config(&serve.endpoint()).await);
-        make(&kinesis, INTO, 3).await;
-        Self { serve, kinesis, data, _dir: dir }
-    }
-
-    fn run(&self, code: i32, arguments: &[&str]) -> Value {
-        let arguments: Vec<&str> = arguments.iter().copied().chain(["--format", "json"]).collect();
-        let output = run("recount", &self.serve.endpoint(), &self.data, &arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "recount {arguments:?}: {said}");
-        if code >= 2 { Value::String(said) } else { json(&output) }
-    }
-
     fn spawn(&self, arguments: &[&str]) -> Child {
-        Command::new(binary("recount"))
-            .args(arguments)
-            .current_dir(&self.data)
-            .env("AWS_ENDPOINT_URL", self.serve.endpoint())
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "any")
-            .env("AWS_SECRET_ACCESS_KEY", "thing")
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap()
+        self.command("recount").args(arguments).stdout(Stdio::null()).spawn().unwrap()
     }
 
     async fn replayed(&self) -> Vec<Found> {
-        records_of(&self.kinesis, INTO).await
+        records_of(&self.clients.kinesis, INTO).await
     }
 }
 
@@ -196,17 +150,17 @@ fn kill_9(mut child: Child) {
 async fn archived_changes_come_back_as_they_were_in_order_and_only_once() {
     let _seed = Seed(71);
     let mut rng = fastrand::Rng::with_seed(71);
-    let shell = Shell::start().await;
+    let shell = shell().await;
     let now_us = recount_schemas::host::SystemHost::shared().now_us();
     let changes = records::lives(&mut rng, 80, now_us, 600);
     for (step, part) in changes.chunks(changes.len().div_ceil(4)).enumerate() {
-        put(&shell.kinesis, LIVE, part).await;
+        put(&shell.clients.kinesis, LIVE, part).await;
         if step < 3 {
-            reshard(&shell.kinesis, step).await;
+            reshard(&shell.clients.kinesis, step).await;
         }
     }
     // Duplicates that the source writes are archived once, and replayed once.
-    put(&shell.kinesis, LIVE, &changes[..20]).await;
+    put(&shell.clients.kinesis, LIVE, &changes[..20]).await;
     shell.run(0, &["archive"]);
 
     let all = ["replay", "--into", INTO];
@@ -235,7 +189,7 @@ async fn archived_changes_come_back_as_they_were_in_order_and_only_once() {
         })
         .cloned()
         .collect();
-    make(&shell.kinesis, "part", 1).await;
+    make(&shell.clients.kinesis, "part", 1).await;
     let time = |us: i64| jiff_text(us);
     let (from, to) = (time(from), time(to));
     let checkpoint = shell.data.join("checkpoint.json");
@@ -256,7 +210,7 @@ async fn archived_changes_come_back_as_they_were_in_order_and_only_once() {
     ];
     assert_eq!(shell.run(0, &part)["events"].as_u64(), Some(wanted.len() as u64));
     assert!(!wanted.is_empty());
-    assert_eq!(assert_replayed(&records_of(&shell.kinesis, "part").await, &wanted), 0);
+    assert_eq!(assert_replayed(&records_of(&shell.clients.kinesis, "part").await, &wanted), 0);
 
     // Where somebody else's consumer takes over: behind the last record of each shard.
     let positions = shell.run(0, &["replay", "--into", INTO, "--positions"]);
@@ -286,10 +240,10 @@ fn jiff_text(us: i64) -> String {
 async fn a_replay_that_is_killed_goes_on_behind_what_was_acknowledged() {
     let _seed = Seed(72);
     let mut rng = fastrand::Rng::with_seed(72);
-    let shell = Shell::start().await;
+    let shell = shell().await;
     let now_us = recount_schemas::host::SystemHost::shared().now_us();
     let changes = records::lives(&mut rng, 300, now_us, 600);
-    put(&shell.kinesis, LIVE, &changes).await;
+    put(&shell.clients.kinesis, LIVE, &changes).await;
     shell.run(0, &["archive"]);
     // A window has a second's worth: at most so many records come twice for each kill.
     let rate = 60;
@@ -306,7 +260,7 @@ async fn a_replay_that_is_killed_goes_on_behind_what_was_acknowledged() {
 
     // Over to the live stream, followed; killed there too.
     let follow = ["replay", "--into", "live-copy", "--hand-over", "--follow", "--confirm"];
-    make(&shell.kinesis, "live-copy", 2).await;
+    make(&shell.clients.kinesis, "live-copy", 2).await;
     let more = records::lives(&mut fastrand::Rng::with_seed(73), 60, now_us, 600);
     let rename = |change: &Change, n: usize| {
         let (from, to) = (item(&change.json), format!("{}-{n}", item(&change.json)));
@@ -316,15 +270,15 @@ async fn a_replay_that_is_killed_goes_on_behind_what_was_acknowledged() {
             ..change.clone()
         }
     };
-    let copied = async || records_of(&shell.kinesis, "live-copy").await;
+    let copied = async || records_of(&shell.clients.kinesis, "live-copy").await;
     let mut sent = changes.clone();
     for n in 0..3 {
         let child = shell.spawn(&follow);
         let before = sent.len();
         until("the archive is through", async || copied().await.len() >= before).await;
         let part: Vec<Change> = more.iter().map(|change| rename(change, n)).collect();
-        put(&shell.kinesis, LIVE, &part).await;
-        reshard(&shell.kinesis, n).await;
+        put(&shell.clients.kinesis, LIVE, &part).await;
+        reshard(&shell.clients.kinesis, n).await;
         until("some of it is forwarded", async || copied().await.len() > before).await;
         kill_9(child);
         sent.extend(part);
@@ -332,6 +286,73 @@ async fn a_replay_that_is_killed_goes_on_behind_what_was_acknowledged() {
     let report = shell.run(0, &["replay", "--into", "live-copy", "--hand-over", "--confirm"]);
     assert_eq!(report["finished"].as_bool(), Some(true));
     assert_replayed(&copied().await, &sent);
+}
+
+/// What a checkpoint says is held against the stream that it goes into, against itself, and against the archive.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_is_believed_only_where_it_is_true() {
+    let shell = shell().await;
+    let now_us = recount_schemas::host::SystemHost::shared().now_us();
+    let changes = records::lives(&mut fastrand::Rng::with_seed(75), 40, now_us, 600);
+    put(&shell.clients.kinesis, LIVE, &changes).await;
+    shell.run(0, &["archive"]);
+    let file = shell.data.join("checkpoint.json");
+    let replay = ["replay", "--into", INTO, "--confirm", "--checkpoint", file.to_str().unwrap()];
+    shell.run(0, &replay);
+    let kept = |change: &dyn Fn(&mut Value)| {
+        let mut value: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        change(&mut value);
+        std::fs::write(&file, value.to_string()).unwrap();
+    };
+    let (whole, all) = (std::fs::read(&file).unwrap(), changes.len());
+    let place = "00".repeat(8);
+    for (phase, sent, says) in [
+        // Somebody would have all of it taken for sent, or half of it.
+        (serde_json::json!({"archive": {"last": null, "rows": all, "sent": all}}), all, "it contradicts itself"),
+        (serde_json::json!({"archive": {"last": place, "rows": all, "sent": all}}), all, "0 stand before its place"),
+        (serde_json::json!({"archive": {"last": "ff", "rows": all, "sent": 3}}), 3, "it says that 3 records were sent"),
+        (serde_json::json!({"archive": {"last": place, "rows": all + 1, "sent": 0}}), 0, "it had"),
+        (serde_json::json!("live"), all, "which was not asked for"),
+    ] {
+        kept(&|value| (value["phase"], value["sent"]) = (phase.clone(), sent.into()));
+        let said = shell.run(3, &replay);
+        assert!(said.as_str().unwrap().contains(says), "{phase}: {said}");
+        std::fs::write(&file, &whole).unwrap();
+    }
+    assert_eq!(shell.replayed().await.len(), all, "nothing of that sent anything");
+
+    // A stream of that name that has nothing of it.
+    shell.clients.kinesis.delete_stream().stream_name(INTO).send().await.unwrap();
+    until("the stream is gone", async || {
+        shell.clients.kinesis.describe_stream_summary().stream_name(INTO).send().await.is_err()
+    })
+    .await;
+    make(&shell.clients.kinesis, INTO, 1).await;
+    let said = shell.run(3, &replay);
+    assert!(said.as_str().unwrap().contains("was deleted and made anew since"), "{said}");
+    std::fs::remove_file(&file).unwrap();
+    shell.run(0, &replay);
+    assert_eq!(assert_replayed(&shell.replayed().await, &changes), 0);
+}
+
+/// Changes that cannot be put together again are told of by every run, not only by the one that came upon them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_replay_says_again_what_it_could_not_send() {
+    let shell = shell().await;
+    let now_us = recount_schemas::host::SystemHost::shared().now_us();
+    let changes = records::lives(&mut fastrand::Rng::with_seed(76), 30, now_us, 600);
+    put(&shell.clients.kinesis, LIVE, &changes).await;
+    shell.run(0, &["archive"]);
+    let erased = item(&changes[0].json);
+    let lost = changes.iter().filter(|change| item(&change.json) == erased).count() as u64;
+    shell.run(0, &["erase", &format!("scan_id={erased}"), "--confirm", "--grace", "0"]);
+    for resumed in [false, true, true] {
+        let report = shell.run(1, &["replay", "--into", INTO, "--confirm"]);
+        assert_eq!((&report["resumed"], &report["finished"]), (&resumed.into(), &true.into()), "{report}");
+        assert_eq!(report["incomplete"].as_u64(), Some(lost), "{report}");
+        assert_eq!(report["incomplete_ids"].as_array().unwrap().len() as u64, lost, "{report}");
+        assert_eq!(report["sent"].as_u64(), Some(changes.len() as u64 - lost), "{report}");
+    }
 }
 
 async fn unpaced(world: &World) -> Context {

@@ -2,7 +2,11 @@
 //!
 //! It is a file, or an object `replays/<hash of the question>.json`. With it stands what the replay is pinned to: the positions up to
 //! which the archive was read when it began. So a replay that goes on days later sends what it would have sent, although the
-//! archive has grown, or was compacted, since.
+//! archive has grown, or was compacted, since. So does the life of the stream that it goes into: a stream that was deleted and made anew
+//! has nothing of what was sent, whatever its name.
+//!
+//! What it says of itself is not taken on trust: it must agree with itself here, and with the archive's rows when it is taken up
+//! ([`run`](super::run)).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +23,7 @@ use crate::bucket::Objects;
 use crate::log::{ShardEnd, State, Stream};
 
 /// The format that this code writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Where checkpoints are kept in the bucket.
 pub const PREFIX: &str = "replays/";
 /// The largest checkpoint, in bytes: some 100,000 shards.
@@ -91,11 +95,21 @@ pub struct Checkpoint {
     pub sent: u64,
     /// Records forwarded from the live stream.
     pub forwarded: u64,
+    /// When the stream that it goes into was created, ms since 1970; `None` in a checkpoint of the first format, which did not say it.
+    #[serde(default)]
+    pub into_created_ms: Option<i64>,
+    /// Rows of the passes that are through that could not be sent: part of their record was erased, or never kept.
+    #[serde(default)]
+    pub incomplete: u64,
+    /// The event IDs of the first of them.
+    #[serde(default)]
+    pub incomplete_ids: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Of a replay that begins with the archive as it is in `state`, and with `stream` for the live one.
-    pub fn begin(question: Question, state: &State, stream: Option<Stream>) -> Self {
+    /// Of a replay into a stream of this creation time that begins with the archive as it is in `state`, and with `stream` for the
+    /// live one.
+    pub fn begin(question: Question, into_created_ms: i64, state: &State, stream: Option<Stream>) -> Self {
         let mut new = Self {
             format: FORMAT,
             question,
@@ -106,6 +120,9 @@ impl Checkpoint {
             ends: BTreeMap::new(),
             sent: 0,
             forwarded: 0,
+            into_created_ms: Some(into_created_ms),
+            incomplete: 0,
+            incomplete_ids: Vec::new(),
         };
         new.pin(None, state, stream);
         new
@@ -120,6 +137,23 @@ impl Checkpoint {
         }
         self.phase = Phase::Archive { last: None, rows: 0, sent: 0 };
         self.pin(Some(after), state, stream);
+    }
+
+    /// What in it cannot be; `None` where it agrees with itself.
+    fn contradiction(&self) -> Option<&'static str> {
+        let first = self.rounds == 1;
+        match &self.phase {
+            _ if self.rounds == 0 || first != self.round.after.is_none() => Some("the number of its passes"),
+            Phase::Archive { sent, rows, .. } if sent > rows => Some("more was sent than there was"),
+            Phase::Archive { last: None, sent: 1.., .. } => Some("something was sent, and nothing was the last of it"),
+            Phase::Archive { sent, .. } if self.sent < *sent || (first && self.sent != *sent) => {
+                Some("what was sent in all is not what the passes sent")
+            }
+            Phase::Archive { .. } if first && self.forwarded > 0 => Some("the live stream came before the archive"),
+            Phase::Live if !self.question.hand_over => Some("it is in the live stream, which was not asked for"),
+            Phase::Done if self.question.hand_over => Some("it is at its end, and a hand-over has none"),
+            _ => None,
+        }
     }
 
     fn pin(&mut self, after: Option<Reach>, state: &State, stream: Option<Stream>) {
@@ -200,6 +234,11 @@ impl<O: Objects> Store<O> {
         if kept.question != *question {
             return Err(self.bad("it is another replay's; name another file, or ask the same"));
         }
+        if let Some(what) = kept.contradiction() {
+            return Err(
+                self.bad(format_args!("it contradicts itself ({what}); it was changed. Delete it to begin anew"))
+            );
+        }
         Ok(Some(kept))
     }
 
@@ -263,7 +302,7 @@ mod tests {
     #[test]
     fn a_pass_has_what_the_archive_had_and_was_not_sent_before() {
         let before = state(&[(1, &[("a", 9, true)]), (2, &[("a", 20, false), ("b", 5, false)])]);
-        let mut checkpoint = Checkpoint::begin(question(), &before, Some(stream(2)));
+        let mut checkpoint = Checkpoint::begin(question(), 5, &before, Some(stream(2)));
         let has = |checkpoint: &Checkpoint, name: &str, n| checkpoint.round.has(&shard(name), &number(n));
         for (name, n, expected) in
             [("a", 1, true), ("a", 20, true), ("a", 21, false), ("b", 5, true), ("c", 1, false), ("relay-1", 9, true)]
@@ -300,9 +339,10 @@ mod tests {
             Store::new(None, objects.clone(), &question()).unwrap(),
         ] {
             assert_eq!(store.read(&question()).await.unwrap(), None);
-            let mut checkpoint = Checkpoint::begin(question(), &state, None);
+            let mut checkpoint = Checkpoint::begin(question(), 5, &state, None);
             store.keep(&checkpoint).await.unwrap();
             checkpoint.phase = Phase::Archive { last: Some("00ff".to_owned()), rows: 3, sent: 2 };
+            checkpoint.sent = 2;
             store.keep(&checkpoint).await.unwrap();
             assert_eq!(store.read(&question()).await.unwrap(), Some(checkpoint));
             let other = Question { into: "t".to_owned(), ..question() };
@@ -313,10 +353,42 @@ mod tests {
             );
         }
         assert_eq!(objects.keys("replays/").len(), 1);
-        for spoilt in ["", "{}", r#"{"format":99}"#, r#"{"format":1}"#] {
+        for spoilt in ["", "{}", r#"{"format":99}"#, r#"{"format":2}"#] {
             std::fs::write(dir.path().join("c.json"), spoilt).unwrap();
             let store = Store::new(Some(dir.path().join("c.json")), objects.clone(), &question()).unwrap();
             assert!(matches!(store.read(&question()).await, Err(ReplayError::Checkpoint { .. })), "{spoilt}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_was_changed_is_refused() {
+        let objects = Memory::new();
+        let store = Store::new(None, objects.clone(), &question()).unwrap();
+        let archived = |last: Option<&str>, rows, sent| Phase::Archive { last: last.map(str::to_owned), rows, sent };
+        let begun = Checkpoint::begin(question(), 5, &state(&[(1, &[("a", 9, true)])]), None);
+        let half = Checkpoint { phase: archived(Some("00"), 3, 2), sent: 2, ..begun.clone() };
+        let again = Round { after: Some(Reach::new()), upto: Reach::new() };
+        for (checkpoint, good) in [
+            (begun.clone(), true),
+            (half.clone(), true),
+            (Checkpoint { phase: Phase::Live, sent: 3, forwarded: 7, ..begun.clone() }, true),
+            (Checkpoint { rounds: 2, round: again.clone(), sent: 9, forwarded: 7, ..half.clone() }, true),
+            (Checkpoint { phase: archived(None, 3, 3), sent: 3, ..begun.clone() }, false),
+            (Checkpoint { phase: archived(Some("00"), 3, 4), sent: 4, ..begun.clone() }, false),
+            (Checkpoint { sent: 3, ..half.clone() }, false),
+            (Checkpoint { forwarded: 1, ..half.clone() }, false),
+            (Checkpoint { rounds: 0, ..half.clone() }, false),
+            (Checkpoint { rounds: 2, ..half.clone() }, false),
+            (Checkpoint { round: again.clone(), ..half.clone() }, false),
+            (Checkpoint { rounds: 2, round: again, sent: 1, ..half }, false),
+            (Checkpoint { phase: Phase::Done, ..begun }, false),
+        ] {
+            store.keep(&checkpoint).await.unwrap();
+            let read = store.read(&question()).await;
+            assert_eq!(read.is_ok(), good, "{checkpoint:?}: {read:?}");
+            if let Err(error) = read {
+                assert!(error.to_string().contains("it contradicts itself"), "{error}");
+            }
         }
     }
 }

@@ -12,15 +12,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use recount_consumer::millis;
 use recount_schemas::SequenceNumber;
 use serde::Serialize;
 
 use super::ReplayError;
 use super::checkpoint::{Checkpoint, Phase, Store};
 use super::live::{Ended, Forwarder};
+use super::order::SortKey;
 use super::question::Question;
-use super::select::{Selection, Survey};
-use super::send::{Paced, Rate};
+use super::select::{NAMED, Selection, Survey};
+use super::send::{Paced, Parcel, Rate};
 use crate::archive::Kinesis;
 use crate::archive::source::{Source, SourceError};
 use crate::bucket::Bucket;
@@ -122,6 +124,8 @@ struct Target {
     shards: u64,
     /// What it takes of a record with its partition key, in bytes.
     most: usize,
+    /// When it was created, ms since 1970: with the name, which life of it this is.
+    created_ms: i64,
 }
 
 /// Shows what a replay would do and, with `confirm`, does it.
@@ -137,6 +141,9 @@ pub async fn replay(context: &Context, ask: &Ask, says: &Says<'_>) -> Result<Rep
     let store = Store::new(ask.checkpoint.clone(), context.bucket.clone(), question)?;
 
     let kept = store.read(question).await?;
+    if let Some(kept) = &kept {
+        same_life(kept, &target, &store)?;
+    }
     let resumed = kept.is_some();
     let mut state = context.log().await?;
     let mut checkpoint = match kept {
@@ -145,7 +152,7 @@ pub async fn replay(context: &Context, ask: &Ask, says: &Says<'_>) -> Result<Rep
             if ask.confirm && question.hand_over {
                 state = to_the_tip(context, says).await?;
             }
-            Checkpoint::begin(question.clone(), &state, stream(&source).await?)
+            Checkpoint::begin(question.clone(), target.created_ms, &state, stream(&source).await?)
         }
     };
     let mut paced = Paced::new(context.kinesis.clone(), &question.into, target.most, rate, &context.host);
@@ -217,20 +224,27 @@ async fn archived(
     let (behind, of, mut through) = (last.clone(), *rows, *sent);
     store.keep(checkpoint).await?;
 
-    if of > through {
+    if of > 0 {
         says(Work::Step("sorting the archived changes"));
         let mut window = paced.window();
         let mut at = String::new();
-        let records = selection.sorted(&context.bucket, &files, &survey, says).await?;
+        let mut records = selection.sorted(&context.bucket, &files, &survey, says).await?.peekable();
+        // What the checkpoint says was sent is what stands before its place, or somebody changed it.
+        let mut before = 0;
+        while records.next_if(|record| is_behind(record, behind.as_deref())).is_some() {
+            before += 1;
+        }
+        if before != through {
+            let why = format!(
+                "it says that {through} records were sent, {before} stand before its place; delete it to begin anew"
+            );
+            return Err(ReplayError::Checkpoint { name: store.name(), why });
+        }
         says(Work::Step("sending"));
         says(Work::Of(of, "records"));
         says(Work::Done(through));
         for record in records {
             let (key, parcel) = record?;
-            let place = hex(&key);
-            if behind.as_ref().is_some_and(|behind| place <= *behind) {
-                continue;
-            }
             if window.is_full_for(&parcel) {
                 paced.send(&window).await?;
                 note(checkpoint, &window_end(&at, &mut through, window.len()), of);
@@ -239,14 +253,24 @@ async fn archived(
                 window = paced.window();
             }
             window.push(parcel);
-            at = place;
+            at = hex(&key);
         }
         paced.send(&window).await?;
         note(checkpoint, &window_end(&at, &mut through, window.len()), of);
     }
+    // Made anew while this went on, it has only a part of it.
+    same_life(checkpoint, &self::target(context, &ask.question.into).await?, store)?;
+    checkpoint.incomplete = checkpoint.incomplete.saturating_add(survey.incomplete);
+    checkpoint.incomplete_ids.extend(survey.incomplete_ids.iter().cloned());
+    checkpoint.incomplete_ids.truncate(NAMED);
     checkpoint.phase = if ask.question.hand_over { Phase::Live } else { Phase::Done };
     store.keep(checkpoint).await?;
     Ok(survey)
+}
+
+/// Whether the record stands at or before the last place that was acknowledged.
+fn is_behind(record: &Result<(SortKey, Parcel), ReplayError>, last: Option<&str>) -> bool {
+    matches!((record, last), (Ok((key, _)), Some(last)) if hex(key).as_str() <= last)
 }
 
 /// What was acknowledged: the last place, how many rows of the pass, and how many in this window.
@@ -291,6 +315,18 @@ async fn stream(source: &Kinesis) -> Result<Option<Stream>, ReplayError> {
     }
 }
 
+/// The stream that the replay went into is still the one of that name.
+fn same_life(checkpoint: &Checkpoint, target: &Target, store: &Store<Bucket>) -> Result<(), ReplayError> {
+    if checkpoint.into_created_ms.is_none_or(|created_ms| created_ms == target.created_ms) {
+        return Ok(());
+    }
+    let why = format!(
+        "stream {} was deleted and made anew since: what was sent went into the one before. Delete the checkpoint to send it into this one",
+        checkpoint.question.into
+    );
+    Err(ReplayError::Checkpoint { name: store.name(), why })
+}
+
 async fn target(context: &Context, name: &str) -> Result<Target, ReplayError> {
     let bad = |why: String| ReplayError::Target { stream: name.to_owned(), why };
     let answer = context.kinesis.describe_stream_summary().stream_name(name).send().await;
@@ -303,10 +339,13 @@ async fn target(context: &Context, name: &str) -> Result<Target, ReplayError> {
     if !matches!(status, "ACTIVE" | "UPDATING") {
         return Err(bad(format!("it is {status}, not ACTIVE; wait until it is")));
     }
+    let created_ms = millis::of_time(summary.stream_creation_timestamp());
+    let created_ms = created_ms.ok_or_else(|| bad("it does not say when it was created".to_owned()))?;
     let kib = summary.max_record_size_in_kib().filter(|kib| *kib > 0).unwrap_or(MAX_RECORD_KIB);
     Ok(Target {
         shards: u64::try_from(summary.open_shard_count()).unwrap_or(0),
         most: usize::try_from(kib).unwrap_or(0).saturating_mul(1_024),
+        created_ms,
     })
 }
 
@@ -364,6 +403,11 @@ fn report(
         Phase::Live => (survey.rows, ask.confirm),
         Phase::Done => (survey.rows, true),
     };
+    // Those of a pass that is through stand in the checkpoint: whoever runs it again is told of them again.
+    let pending: (u64, &[String]) = match &checkpoint.phase {
+        Phase::Archive { .. } => (survey.incomplete, &survey.incomplete_ids),
+        Phase::Live | Phase::Done => (0, &[]),
+    };
     let left = survey.rows.saturating_sub(done);
     let bytes = (u128::from(survey.bytes) * u128::from(left)).checked_div(u128::from(survey.rows)).unwrap_or(0);
     let time: Duration = rate.time(left, u64::try_from(bytes).unwrap_or(u64::MAX));
@@ -381,8 +425,8 @@ fn report(
         groups: survey.groups,
         first_created_us: survey.created_us.map(|(first, _)| first),
         last_created_us: survey.created_us.map(|(_, last)| last),
-        incomplete: survey.incomplete,
-        incomplete_ids: survey.incomplete_ids.clone(),
+        incomplete: checkpoint.incomplete.saturating_add(pending.0),
+        incomplete_ids: checkpoint.incomplete_ids.iter().chain(pending.1).take(NAMED).cloned().collect(),
         too_large: survey.too_large,
         shards: target.shards,
         rate,

@@ -52,7 +52,11 @@ pub type Position = (ShardId, SequenceNumber);
 
 /// Every record of the stream, shard by shard, read with the SDK and by nothing of ours.
 pub async fn streamed(world: &World) -> Vec<Streamed> {
-    let (kinesis, stream) = (&world.pipeline.clients().kinesis, &world.settings().stream);
+    records_of(&world.pipeline.clients().kinesis, &world.settings().stream).await
+}
+
+/// The same of any stream.
+pub async fn records_of(kinesis: &aws_sdk_kinesis::Client, stream: &str) -> Vec<Streamed> {
     let shards = kinesis.list_shards().stream_name(stream).send().await.unwrap();
     assert_eq!(shards.next_token(), None, "the tests' streams have few shards");
     let mut all = Vec::new();

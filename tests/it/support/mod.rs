@@ -7,4 +7,5 @@ pub mod checks;
 pub mod naive;
 pub mod process;
 pub mod records;
+pub mod shell;
 pub mod world;

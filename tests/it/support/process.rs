@@ -115,16 +115,15 @@ impl Drop for Serve {
 
 /// Runs one of the binaries against an endpoint and returns what it said.
 pub fn run(name: &str, endpoint: &str, dir: &Path, args: &[&str]) -> Output {
-    Command::new(binary(name))
-        .args(args)
-        .current_dir(dir)
-        .env("AWS_ENDPOINT_URL", endpoint)
-        .env("AWS_REGION", "us-east-1")
-        .env("AWS_ACCESS_KEY_ID", "any")
-        .env("AWS_SECRET_ACCESS_KEY", "thing")
-        .env("NO_COLOR", "1")
-        .output()
-        .expect("the binary runs")
+    command(name, endpoint, dir).args(args).output().expect("the binary runs")
+}
+
+/// One of the binaries, ready to be run against an endpoint.
+pub fn command(name: &str, endpoint: &str, dir: &Path) -> Command {
+    let mut command = Command::new(binary(name));
+    command.current_dir(dir).env("AWS_ENDPOINT_URL", endpoint).env("AWS_REGION", "us-east-1").env("NO_COLOR", "1");
+    command.env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "thing");
+    command
 }
 
 /// The last line of what a binary printed, as JSON; with all that it said where that is none.
