@@ -1,44 +1,13 @@
 //! `recount compact` through its binary: what it plans, what it does, and that every reader counts the same before, between and after.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::process::{self, Serve, free_port, run, until};
-
-struct Shell {
-    serve: Serve,
-    data: PathBuf,
-    _dir: tempfile::TempDir,
-}
+use crate::support::process::{self, until};
+use crate::support::shell::Shell;
 
 impl Shell {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        // It archives only when it is told to.
-        let serve = Serve::start_with(&data, free_port(), None, &["--archive-every", "86400"]);
-        Self { serve, data, _dir: dir }
-    }
-
-    fn tool(&self, tool: &str, code: i32, line: &str) -> Value {
-        let arguments: Vec<&str> = line.split(' ').chain(["--format", "json"]).collect();
-        let output = run(tool, &self.serve.endpoint(), &self.data, &arguments);
-        let err = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "{tool} {line}: {} {err}",
-            String::from_utf8_lossy(&output.stdout)
-        );
-        process::json(&output)
-    }
-
-    fn recount(&self, code: i32, line: &str) -> Value {
-        self.tool("recount", code, line)
-    }
-
     /// The live files, as paths.
     fn files(&self) -> BTreeSet<String> {
         let bucket = self.data.join("s3/recount-archive");
@@ -57,13 +26,13 @@ impl Shell {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invariant_7_every_reader_counts_the_same_before_and_after_a_compaction() {
-    let shell = Shell::start();
+    let shell = Shell::quiet(None).await;
     let mut sent = 0;
     for seed in 1..=4 {
         let line = format!(
             "load --projects 5 --months 2 --events 120 --updates 0.2 --duplicates 0.1 --into-stream --seed {seed}"
         );
-        sent += shell.tool("producer", 0, &line)["inserts"].as_i64().unwrap();
+        sent += shell.tool("producer", 0, &line.split(' ').collect::<Vec<_>>())["inserts"].as_i64().unwrap();
         shell.recount(0, "archive");
     }
     let usage = |shell: &Shell| shell.recount(0, "usage")["months"].clone();
@@ -115,7 +84,11 @@ async fn invariant_7_every_reader_counts_the_same_before_and_after_a_compaction(
     assert_eq!(shell.recount(0, "fsck --deep")["verdict"], "clean");
     let again = shell.recount(0, "compact --grace 0 --confirm");
     assert_eq!((&again["months"], &again["deleted"]), (&json!({}), &json!(0)));
-    shell.tool("producer", 0, "load --projects 5 --months 2 --events 50 --into-stream --seed 9");
+    shell.tool(
+        "producer",
+        0,
+        &"load --projects 5 --months 2 --events 50 --into-stream --seed 9".split(' ').collect::<Vec<_>>(),
+    );
     shell.recount(0, "archive");
     assert_eq!(shell.recount(0, "reconcile")["verdict"], "clean");
     let more = shell.counted();

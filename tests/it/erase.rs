@@ -5,34 +5,13 @@ use std::path::{Path, PathBuf};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use recount_local::client;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::naive;
-use crate::support::process::{self, Serve, free_port, run, until};
-
-struct Shell {
-    serve: Serve,
-    data: PathBuf,
-    _dir: tempfile::TempDir,
-}
+use crate::support::process::{self, until};
+use crate::support::shell::Shell;
 
 impl Shell {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        let serve = Serve::start_with(&data, free_port(), None, &["--archive-every", "86400"]);
-        Self { serve, data, _dir: dir }
-    }
-
-    fn recount(&self, code: i32, line: &str) -> Value {
-        let arguments: Vec<&str> = line.split(' ').chain(["--format", "json"]).collect();
-        let output = run("recount", &self.serve.endpoint(), &self.data, &arguments);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(code), "recount {line}: {out} {err}");
-        if out.is_empty() { json!(err) } else { process::json(&output) }
-    }
-
     /// What DuckDB finds of the item in all rows of all files.
     fn rows_of(&self, id: &str) -> u64 {
         let bucket = self.data.join("s3/recount-archive");
@@ -62,8 +41,8 @@ fn texts_below(dir: &Path, text: &str) -> Vec<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invariant_7_an_erased_item_is_gone_and_counts_as_before() {
-    let shell = Shell::start();
-    let dynamo = Client::new(&client::sdk_config(&shell.serve.endpoint()).await);
+    let shell = Shell::quiet(None).await;
+    let dynamo = shell.clients.dynamodb.clone();
     let (november, december) = (1_795_000_000, 1_766_000_000);
     for i in 0..6 {
         put(&dynamo, &format!("person-{i}"), if i % 2 == 0 { november } else { december }).await;

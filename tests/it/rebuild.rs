@@ -12,7 +12,7 @@ use recount_local::client;
 use serde_json::Value;
 
 use crate::support::naive::{self, Totals};
-use crate::support::process::{self, Serve, binary, free_port, json, until};
+use crate::support::process::{self, Serve, free_port, json, until};
 use crate::support::records::{self, Change};
 use crate::support::world::definition;
 
@@ -323,10 +323,8 @@ async fn a_lost_totals_table_by_a_rebuild_that_is_killed_again_and_again() {
     bench.dynamo.delete_table().table_name("recount-totals").send().await.unwrap();
     let mut rng = fastrand::Rng::with_seed(9);
     for _ in 0..12 {
-        let mut command = std::process::Command::new(binary("recount"));
-        command.args(["rebuild", "--into", "again", "--confirm", "--format", "json"]).current_dir(bench.path());
-        command.env("AWS_ENDPOINT_URL", bench.serve.endpoint()).env("AWS_REGION", "us-east-1");
-        command.env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "thing");
+        let mut command = process::command("recount", &bench.serve.endpoint(), bench.path());
+        command.args(["rebuild", "--into", "again", "--confirm", "--format", "json"]);
         let mut child =
             command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
         tokio::time::sleep(Duration::from_millis(rng.u64(20..1_200))).await;

@@ -1,7 +1,5 @@
 //! Quarantined records through the path again: archived first, counted once, marked; and no longer quarantined for anybody.
 
-use std::path::PathBuf;
-
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_kinesis::primitives::Blob;
 use base64::Engine as _;
@@ -12,16 +10,14 @@ use recount_compactor::bucket::Objects;
 use recount_compactor::reconcile::{Kind, Verdict};
 use recount_compactor::redrive::add::{Adder, Place};
 use recount_compactor::redrive::{Ask, redrive};
-use recount_local::client;
-use recount_local::clients::Clients;
 use recount_schemas::host::Deadline;
 use recount_schemas::quarantine::{self, Quarantined};
 use recount_schemas::{QuarantineCode, QuarantineReason};
-use serde_json::Value;
 
 use crate::support::naive::{self, Scan, Totals, rfc3339};
-use crate::support::process::{Serve, free_port, json, run, until, usage};
+use crate::support::process::{until, usage};
 use crate::support::records;
+use crate::support::shell::Shell;
 use crate::support::world::{World, definition, options};
 
 /// 30 November 2026, 12:00 UTC.
@@ -32,32 +28,7 @@ fn scan(n: i64) -> Scan {
     Scan { project: "acme".to_owned(), at: AT + n, bytes: 7 + n }
 }
 
-struct Shell {
-    serve: Serve,
-    clients: Clients,
-    data: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
 impl Shell {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ours.toml");
-        std::fs::write(&path, definition("")).unwrap();
-        let data = dir.path().join("data");
-        let serve = Serve::start(&data, free_port(), Some(&path));
-        let clients = Clients::new(&client::sdk_config(&serve.endpoint()).await);
-        Self { serve, clients, data, _dir: dir }
-    }
-
-    fn run(&self, code: i32, arguments: &[&str]) -> Value {
-        let arguments: Vec<&str> = arguments.iter().copied().chain(["--format", "json"]).collect();
-        let output = run("recount", &self.serve.endpoint(), &self.data, &arguments);
-        let said = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(code), "recount {arguments:?}: {said:?}");
-        json(&output)
-    }
-
     fn usage(&self) -> Totals {
         usage(&self.serve.endpoint(), &self.data)
     }
@@ -113,7 +84,7 @@ fn kept(sequence: &str, data: &str, arrived_us: i64, code: QuarantineCode) -> Qu
 /// too far ahead and has come; what an older program did not understand. And one that does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_understood_by_now_is_counted_once_and_is_quarantined_no_more() {
-    let shell = Shell::start().await;
+    let shell = Shell::start(Some(&definition("")), &[]).await;
     let now_us = recount_schemas::host::SystemHost::shared().now_us();
     // In JSON each of these characters takes six bytes: 1.2 MB, more than the stream takes of a record.
     shell.put_item("large", 0, "\u{1}".repeat(200_000)).await;
