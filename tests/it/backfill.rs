@@ -5,15 +5,17 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use recount_schemas::items::{PK, SK, cell_sk};
 use recount_schemas::quarantine::{self, Quarantined};
-use recount_schemas::{QuarantineCode, QuarantineReason};
+use recount_schemas::{QuarantineCode, QuarantineReason, Settings};
 use serde_json::Value;
 
 use crate::support::capture::{Capture, NOVEMBER, put};
-use crate::support::naive::Scan;
-use crate::support::process::{binary, until};
+use crate::support::naive::{self, Scan};
+use crate::support::process::{command, until};
 
 fn hash(report: &Value) -> String {
     report["plan"].as_str().unwrap().to_owned()
@@ -149,9 +151,8 @@ async fn invariant_2_no_event_and_its_backfill_both_count() {
 }
 
 fn recount(capture: &Capture, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary("recount"));
-    command.args(arguments).current_dir(&capture.data).env("AWS_ENDPOINT_URL", capture.serve.endpoint());
-    command.env("AWS_REGION", "us-east-1").env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "thing");
+    let mut command = command("recount", &capture.serve.endpoint(), &capture.data);
+    command.args(arguments);
     command
 }
 
@@ -227,6 +228,45 @@ async fn invariant_2_what_waits_in_quarantine_is_not_backfilled() {
     assert_eq!(number(&report["items"]), 0, "{report}");
     capture.agrees();
     assert_eq!(capture.audited(&[]), []);
+}
+
+/// A cell whose item nobody understands holds up no other cell's items; once it is mended, the same plan counts the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_10_a_cell_that_is_not_understood_is_passed_by() {
+    let mut capture = Capture::start().await;
+    capture.insert("before", 0..6).await;
+    capture.captured().await;
+    capture.capture(false).await;
+    capture.insert("lost", 0..6).await;
+    capture.capture(true).await;
+    capture.captured().await;
+    let plan = capture.json(1, &["backfill"]);
+    assert_eq!(number(&plan["items"]), 6, "{plan}");
+    let month = naive::month(NOVEMBER).parse().unwrap();
+    let set = async |value: AttributeValue| {
+        let update = capture.dynamo.update_item().table_name(Settings::default().totals);
+        let update = update.key(PK, AttributeValue::S("p1".into())).key(SK, AttributeValue::S(cell_sk(month, 0)));
+        let update = update.update_expression("SET events = :v").expression_attribute_values(":v", value);
+        let update = update.return_values(ReturnValue::UpdatedOld).send().await.unwrap();
+        update.attributes.unwrap().remove("events").unwrap()
+    };
+    let right = set(AttributeValue::S("many".into())).await;
+
+    let apply = ["backfill", "--plan", &hash(&plan), "--confirm", "--settle", "0"];
+    let done = capture.json(1, &apply);
+    let applied = &done["applied"];
+    assert_eq!((number(&applied["added"]), number(&applied["counted"]), number(&applied["uncounted"])), (6, 4, 2));
+    let found = capture.json(1, &["reconcile"]);
+    assert_eq!(found["findings"][0]["kind"], "unusable", "{found}");
+    assert_eq!(found["findings"].as_array().unwrap().len(), 1, "the others are counted: {found}");
+
+    set(right).await;
+    let found = capture.json(1, &["reconcile"]);
+    assert_eq!((&found["findings"][0]["kind"], &found["findings"][0]["group"]), (&"missing".into(), &"p1".into()));
+    let done = capture.json(0, &apply);
+    let applied = &done["applied"];
+    assert_eq!((number(&applied["added"]), number(&applied["counted"])), (0, 2), "{done}");
+    capture.agrees();
 }
 
 /// Between plan and application the archive is compacted: what the plan saw did not come since.

@@ -269,7 +269,7 @@ mod tests {
           2 items captured meanwhile: nothing is missing of them
           2 items changed meanwhile: make another plan for them
         "###);
-        insta::assert_snapshot!(serde_json::to_string(&report).unwrap().replace('\u{1b}', "<ESC>"), @r###"{"confirmed":false,"plan":"0000000000000000000000000000000000000000000000000000000000000000","source":"scan","read_from":"2026-11-01T02:26:40Z","read_to":"2026-11-01T02:27:40Z","items":1234,"never_captured":1230,"insert_missing":3,"came_back":1,"months":[{"group":"acme\u001b","month":"2026-11","events":1234,"sums":["12.5"]}],"refused":[{"reason":"no_group: the item has no attribute \"project_id\"","items":1,"keys":["{\"scan_id\":{\"S\":\"x\"}}"]}],"applied":{"format":1,"added":1230,"added_before":0,"counted":1230,"counted_before":0,"too_old":0,"captured":2,"moved":2,"backfilled":0,"left_out":[]}}"###);
+        insta::assert_snapshot!(serde_json::to_string(&report).unwrap().replace('\u{1b}', "<ESC>"), @r###"{"confirmed":false,"plan":"0000000000000000000000000000000000000000000000000000000000000000","source":"scan","read_from":"2026-11-01T02:26:40Z","read_to":"2026-11-01T02:27:40Z","items":1234,"never_captured":1230,"insert_missing":3,"came_back":1,"months":[{"group":"acme\u001b","month":"2026-11","events":1234,"sums":["12.5"]}],"refused":[{"reason":"no_group: the item has no attribute \"project_id\"","items":1,"keys":["{\"scan_id\":{\"S\":\"x\"}}"]}],"applied":{"format":1,"added":1230,"added_before":0,"counted":1230,"counted_before":0,"too_old":0,"uncounted":0,"captured":2,"moved":2,"backfilled":0,"left_out":[]}}"###);
         assert_eq!(report.exit(), Exit::Findings);
         report.refused.clear();
         assert_eq!(report.exit(), Exit::Findings, "some moved");
