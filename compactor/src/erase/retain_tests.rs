@@ -1,5 +1,6 @@
 //! Retention against a bucket in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use recount_schemas::{Definition, Month};
 use super::Eraser;
 use super::retain::{MONTHS, kept_since, old};
 use crate::archive::world::{World, archived, block_on, state};
+use crate::bucket::Objects;
 use crate::bucket::memory::Fault;
 use crate::compact::Limits;
 use crate::daily::{Daily, DailyReport};
-use crate::log::{Fingerprint, Kind};
+use crate::log::{Digest, Entry, Fingerprint, Kind, LogStore, names};
 use crate::rows::testing::{NOVEMBER, record};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -130,6 +132,40 @@ fn late_rows_are_erased_by_a_later_run_and_what_was_replaced_is_deleted() {
     assert_eq!(now.files[&august].len(), 1, "compacted");
     let sums = sum(&world);
     assert_eq!((sums.erased, sums.rows), (7, 7));
+}
+
+/// Writes the log anew as it was before it counted the rows that have lost their data.
+fn forget_what_is_erased(world: &World) {
+    let log = LogStore::new(world.objects.clone(), world.host.clone());
+    let mut previous = None;
+    for n in 0.. {
+        let Some(bytes) = block_on(log.bytes_of(n)).unwrap() else { break };
+        let mut entry = Entry::from_bytes(n, &bytes).unwrap();
+        (entry.previous, entry.folded) = (previous, None);
+        entry.added.iter_mut().for_each(|file| file.fingerprint.erased = 0);
+        let bytes = entry.to_bytes().unwrap();
+        previous = Some(Digest::of(&bytes));
+        block_on(world.objects.put(&names::entry(n), bytes.into())).unwrap();
+    }
+    for state in world.objects.keys(names::STATE) {
+        block_on(world.objects.delete(&state)).unwrap();
+    }
+}
+
+/// Months that were erased before the log counted that look as if they had data. A run that comes upon them goes on to others.
+#[test]
+fn months_that_are_erased_already_take_no_other_months_turn() {
+    let world = world(&[40, 70, 100, 130, 160]);
+    let since = kept_since(&definition(1), world.host.now_us()).unwrap();
+    let due = old(&state(&world.objects, &world.host), since, None);
+    assert!(due.len() > MONTHS, "{due:?}");
+    run(&world, 1, Duration::ZERO);
+    forget_what_is_erased(&world);
+    let now = state(&world.objects, &world.host);
+    assert_eq!(old(&now, since, None), due, "the log does not know that the first are erased");
+    let told = run(&world, 1, Duration::ZERO).retention.unwrap();
+    assert!(told.months.keys().eq(&due[MONTHS..]) && told.finished, "{told:?}");
+    assert_eq!(run(&world, 1, Duration::ZERO).retention.unwrap().months, BTreeMap::new());
 }
 
 #[test]
