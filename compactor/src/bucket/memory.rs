@@ -24,8 +24,8 @@ pub(crate) enum Fault {
 /// Decides the fault of each write, by its action and key; it may also panic, which stands for a crash there.
 pub(crate) type Faults = dyn FnMut(&'static str, &str) -> Fault + Send;
 
-/// Is told the key of each object of which bytes are read.
-pub(crate) type Reads = dyn FnMut(&str) + Send;
+/// Is told the key of each object of which bytes are read, and how many.
+pub(crate) type Reads = dyn FnMut(&str, u64) + Send;
 
 type Late = Box<dyn FnOnce(&Memory) + Send>;
 
@@ -45,7 +45,7 @@ pub(crate) struct Memory {
 impl Memory {
     pub(crate) fn new() -> Self {
         let faults: Box<Faults> = Box::new(|_, _| Fault::None);
-        let reads: Box<Reads> = Box::new(|_| {});
+        let reads: Box<Reads> = Box::new(|_, _| {});
         let (objects, modified, late) = Default::default();
         let (faults, reads) = (Arc::new(Mutex::new(faults)), Arc::new(Mutex::new(reads)));
         Self { objects, modified, clock: None, late, faults, reads }
@@ -67,7 +67,7 @@ impl Memory {
     }
 
     /// The same contents seen by a caller whose reads are heard of.
-    pub(crate) fn with_reads(&self, reads: impl FnMut(&str) + Send + 'static) -> Self {
+    pub(crate) fn with_reads(&self, reads: impl FnMut(&str, u64) + Send + 'static) -> Self {
         Self { reads: Arc::new(Mutex::new(Box::new(reads))), ..self.clone() }
     }
 
@@ -140,7 +140,7 @@ impl Objects for Memory {
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, BucketError> {
         crate::testing::pause().await;
-        (self.reads.lock().unwrap())(key);
+        (self.reads.lock().unwrap())(key, range.end.saturating_sub(range.start));
         let bytes = self.bytes(key);
         let bytes = bytes.ok_or_else(|| BucketError::Missing { bucket: "memory".into(), key: key.into() })?;
         if range.end > bytes.len() as u64 {

@@ -209,7 +209,7 @@ fn looking_for_the_rows_takes_no_time_from_writing_them() {
     world.run();
     // Each reading of a file takes a third of the time.
     let host = world.host.clone();
-    let slow = world.objects.with_reads(move |key| {
+    let slow = world.objects.with_reads(move |key, _| {
         if key.ends_with(".parquet") {
             host.pass(Duration::from_secs(300));
         }

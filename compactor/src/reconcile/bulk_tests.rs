@@ -1,8 +1,17 @@
 //! That the summaries change no verdict: the same world compared with and without them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use proptest::prelude::*;
 
 use super::tests::{World, cell, delta, key};
+use super::{Bulks, Passed, Reader};
+use crate::bucket::Objects;
+use crate::bucket::memory::Memory;
+use crate::contributions::Scope;
+use crate::rows::testing::{NOVEMBER, definition, row};
+use crate::rows::write;
 
 /// What happens to a world before it is looked at.
 #[derive(Debug, Clone)]
@@ -23,7 +32,7 @@ struct History {
 fn histories() -> impl Strategy<Value = History> {
     let events = prop::collection::vec(any::<bool>(), 1..260);
     let at = || 0usize..300;
-    let damages = prop::collection::vec((0u8..7, 0u32..300, -2i64..3), 0..3);
+    let damages = prop::collection::vec((0u8..9, 0u32..300, -2i64..3), 0..3);
     let cuts = prop::collection::vec(at(), 0..5);
     // Mostly all is counted and passed, as it mostly is.
     let reached = || prop_oneof![3 => Just(300usize), 1 => at()];
@@ -73,6 +82,21 @@ fn world(history: &History) -> World {
                 world.items.remove(&of);
             }
             6 => item.sealed = None,
+            7 => {
+                // A plan took it out of the number, or only says so.
+                item.events -= i64::from(*off > 0);
+                world.settled.void.entry(of).or_default().insert(key(*n));
+            }
+            8 => {
+                // The event came with two contents: of this cell or of another, and perhaps the second one was counted.
+                let Some(acme) = history.events.get(*n as usize) else { continue };
+                let own = cell(if *acme { "acme" } else { "zeta" });
+                let varied = World::adds(*n).checked_add(&delta(0, *off)).unwrap();
+                if of == own && *off > 0 {
+                    World::add(item, &delta(0, *off));
+                }
+                world.vary(if *off == 0 { &of } else { &own }, *n, varied);
+            }
             _ => {}
         }
     }
@@ -103,5 +127,52 @@ proptest! {
         };
         prop_assert_eq!(told(found), told(summed));
         prop_assert_eq!(tally, summed_tally);
+    }
+}
+
+/// What a file of a clean archive costs: the bytes that are read of it by its summary, and by its rows. (One of at most 1 MiB is
+/// read in one request altogether, either way.)
+async fn cost(rows: usize, groups: usize) -> (u64, u64) {
+    let (objects, definition) = (Memory::new(), Arc::new(definition()));
+    let month = "2026-11".parse().unwrap();
+    // IDs that compress as little as real ones do.
+    let id = |n: usize| blake3::hash(&n.to_be_bytes()).to_hex()[..32].to_owned();
+    let made = |n: usize| row(&id(n), Some(&format!("group-{}", n % groups)), NOVEMBER + n as i64, "7");
+    let written = write(&definition, month, (0..rows).map(made).collect()).unwrap().unwrap();
+    objects.put("file", written.bytes.clone()).await.unwrap();
+    let files = || vec![(month, vec![written.added("staged".to_owned(), "file".to_owned())])];
+    let read = || {
+        let bytes = Arc::new(AtomicU64::new(0));
+        let sum = Arc::clone(&bytes);
+        let counted = objects.with_reads(move |_, more| {
+            sum.fetch_add(more, Ordering::Relaxed);
+        });
+        (counted, bytes)
+    };
+    let (by_summary, of_summary) = read();
+    let passed = Passed::default();
+    let (bulks, rest) = Bulks::read(&by_summary, &definition, &Scope::all(), &passed, files(), &|_| {}).await.unwrap();
+    assert!(rest.iter().all(|(_, files)| files.is_empty()));
+    assert_eq!(bulks.map(|bulk| bulk.rows).sum::<u64>(), rows as u64);
+    let (by_rows, of_rows) = read();
+    let mut reader = Reader::new(by_rows, Arc::clone(&definition), Scope::all(), files());
+    let mut found = 0;
+    while reader.next().await.unwrap().is_some() {
+        found += 1;
+    }
+    assert_eq!(found, rows);
+    (of_summary.load(Ordering::Relaxed), of_rows.load(Ordering::Relaxed))
+}
+
+/// `infra/runbooks/reconcile.md` has what this prints.
+#[tokio::test]
+async fn a_clean_archive_is_read_by_a_small_part() {
+    for (rows, groups) in [(20_000, 10), (20_000, 100)] {
+        let (of_summary, of_rows) = cost(rows, groups).await;
+        let ratio = of_rows as f64 / of_summary as f64;
+        eprintln!(
+            "{rows} rows of {groups} cells: {of_summary} bytes by the summary, {of_rows} by the rows, 1 : {ratio:.1}"
+        );
+        assert!(of_summary < of_rows, "{rows} rows of {groups} cells");
     }
 }

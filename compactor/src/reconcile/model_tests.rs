@@ -48,7 +48,9 @@ pub(super) struct World {
     pub(super) passed: u32,
     /// Keys below this are older than the ledger reaches back.
     pub(super) old: Option<EventKey>,
-    settled: Settled,
+    pub(super) settled: Settled,
+    /// Conflicting variants of archived events.
+    variants: BTreeMap<VariantKey, Vec<(u16, Archived)>>,
     /// Items as a reconcile saw them that then took its time to read their pages.
     earlier: BTreeMap<Cell, Look>,
     /// The files of the archived events, in their order, that have a summary. What is in no such file is read by its rows.
@@ -65,6 +67,18 @@ impl World {
             file: "file".to_owned(),
         };
         self.archive.push(Contribution { cell: cell.clone(), key: key(n), delta: Self::adds(n), origin });
+    }
+
+    /// Another content of event `n`, which would add this to `cell`.
+    pub(super) fn vary(&mut self, cell: &Cell, n: u32, delta: Delta) {
+        let origin = Origin {
+            event_id: format!("event-{n}"),
+            shard_id: "shardId-000000000000".parse().unwrap(),
+            sequence_number: format!("{n}5").parse().unwrap(),
+            file: "conflicts/file".to_owned(),
+        };
+        let variant = (cell.lane, Archived { delta, origin, variant: true });
+        self.variants.entry((cell.month, cell.group.clone(), key(n))).or_default().push(variant);
     }
 
     pub(super) fn adds(n: u32) -> Delta {
@@ -125,6 +139,7 @@ impl World {
             horizon: self.old,
             voided: self.settled.void.clone(),
             settled: self.settled.settled.clone(),
+            variants: self.variants.clone(),
             hints,
             ..Known::default()
         };
