@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aws_config::BehaviorVersion;
-use lambda_runtime::{LambdaEvent, run, service_fn};
+use lambda_runtime::{Diagnostic, LambdaEvent, run, service_fn};
 use recount_compactor::archive::{self, Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
 use recount_compactor::compact;
 use recount_compactor::context::Context;
@@ -66,7 +66,17 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     tracing_subscriber::fmt().json().with_env_filter(filter).without_time().init();
     let parts = parts().await.map_err(|error| lambda_runtime::Error::from(format!("{error:#}")))?;
     // Boxed: the layouts of all tasks in one future would be nested deeper than the compiler goes.
-    run(service_fn(|event: LambdaEvent<Request>| Box::pin(handle(&parts, event)))).await
+    run(service_fn(|event: LambdaEvent<Request>| {
+        let task = event.payload.task;
+        let handled = Box::pin(handle(&parts, event));
+        async move { handled.await.map_err(|error| diagnostic(task, &error)) }
+    }))
+    .await
+}
+
+/// What Lambda shows of an error, under a type that says which task failed.
+fn diagnostic(task: Task, error: &lambda_runtime::Error) -> Diagnostic {
+    Diagnostic { error_type: format!("recount.{task:?}"), error_message: error.to_string() }
 }
 
 async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json::Value, lambda_runtime::Error> {
@@ -183,5 +193,16 @@ fn limits() -> anyhow::Result<Limits> {
 fn logged(work: Work<'_>, task: &str) {
     if let Work::Step(step) = work {
         tracing::info!(step, "{task}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_which_task_failed() {
+        let shown = diagnostic(Task::Archive, &lambda_runtime::Error::from("no stream"));
+        assert_eq!((shown.error_type.as_str(), shown.error_message.as_str()), ("recount.Archive", "no stream"));
     }
 }
