@@ -1,10 +1,11 @@
-"""microburst, a proxy that breaks requests by rules, started in this process with a seed and the one patch that the test needs.
+"""microburst, a proxy that breaks requests by rules, started in this process with a seed and the two patches that the test needs.
 
     python microburst_launcher.py SEED --host 127.0.0.1 --port PORT --upstream URL
 
-`response: {abort_bytes: 0}`: the request is done upstream, and the connection ends without a byte of the answer. Stock, microburst
-sends the answer's head first, and where the answer has no body, such as that of S3's PutObject, all of it: nothing is cut. What a
-client makes of a write that was done and not answered is just what is asked here.
+1. `response: {abort_bytes: 0}`: the request is done upstream, and the connection ends without a byte of the answer. Stock, microburst
+   sends the answer's head first, and where the answer has no body, such as that of S3's PutObject, all of it: nothing is cut. What a
+   client makes of a write that was done and not answered is just what is asked here.
+2. `Host` and `Content-Length` go upstream as the client sent them: its signature is over them.
 """
 
 import importlib.metadata
@@ -17,7 +18,7 @@ VERSION = "0.10.0"
 def main():
     found = importlib.metadata.version("microburst")
     if found != VERSION:
-        sys.exit(f"microburst_launcher: microburst is {found}; the patch is for {VERSION}: read it again, then raise VERSION")
+        sys.exit(f"microburst_launcher: microburst is {found}; the patches are for {VERSION}: read them again, then raise VERSION")
     from aiohttp import web
 
     from microburst import cli, forward
@@ -34,6 +35,13 @@ def main():
         return web.Response()  # goes nowhere
 
     forward._stream_to_client = to_client
+    outbound_headers = forward.Upstream._outbound_headers
+
+    def outbound(self, request):
+        signed = {name: request.headers[name] for name in ("host", "content-length") if name in request.headers}
+        return outbound_headers(self, request) | signed
+
+    forward.Upstream._outbound_headers = outbound
     seed, *arguments = sys.argv[1:]
     random.seed(seed)  # rules draw from the module's own generator
     sys.exit(cli.main(arguments))

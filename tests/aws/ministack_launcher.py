@@ -5,8 +5,15 @@
 Everything else comes from the environment, see `stand_in.py`. It listens on loopback only, and does not start where the version
 is another one than the one that the patches were written for, or where a patch does not do what it is for: `patch` asks.
 
-Each patch stands with its reason and the rule of AWS that it restores. What is wrong in MiniStack and not patched here, because
-the test goes another way or only AWS can show it, is said in infra/aws/README.md.
+Each patch stands with its reason and the rule of AWS that it restores; they reach into private functions. What is wrong in
+MiniStack and stays wrong, so that no test here may imply it:
+
+- capture by Kinesis: other records than AWS writes, seconds for their time, another partition key for each change, none for TTL;
+- mappings: batching window, bisecting, bounds on retries and age, on-failure destinations (a failed batch comes again for ever);
+- streams: no limits, and a split shard is deleted with its records;
+- DynamoDB: no throttling, no conflicts, no stale reads; expiry, backups and, made by CloudFormation, TTL are ignored;
+- S3: lifecycle; Athena: DuckDB's dialect over all files below the table's location, whatever its partitions say;
+- schedules go off up to ten seconds late, and metrics, alarms and the dashboard do nothing.
 """
 
 import base64
@@ -15,12 +22,13 @@ import json
 import os
 import sys
 import threading
+import urllib.parse
 
 VERSION = "1.5.33"
 
 # MiniStack also opens an MQTT and an SFTP server, on all interfaces, and its functions call the real AWS where it does not
-# know an endpoint of its own.
-LOOPBACK = {"BIND_HOST": "127.0.0.1", "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"}
+# know an endpoint of its own. AUTH: each request is judged by the policies of its caller's role and of the bucket.
+SURROUNDINGS = {"BIND_HOST": "127.0.0.1", "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0", "AUTH": "true"}
 
 
 def refuse(why):
@@ -31,9 +39,9 @@ def check_surroundings():
     found = importlib.metadata.version("ministack")
     if found != VERSION:
         refuse(f"MiniStack is {found}; the patches are for {VERSION}: read them again, then raise VERSION")
-    for name, value in LOOPBACK.items():
+    for name, value in SURROUNDINGS.items():
         if os.environ.get(name) != value:
-            refuse(f"{name} must be {value}: nothing may listen beyond loopback")
+            refuse(f"{name} must be {value}")
     if not os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://127.0.0.1:"):
         refuse("AWS_ENDPOINT_URL must be on loopback: functions would call the real AWS")
     stray = sorted(name for name in os.environ if name.startswith("RECOUNT_"))
@@ -160,6 +168,48 @@ def make_alarms_of_expressions(provisioners):
     provisioners._cw_metric_alarm_record = record
 
 
+class Judging:
+    """Patch 4: what MiniStack's evaluation of IAM (`AUTH=true`) takes for otherwise than AWS, where our functions meet it.
+
+    - A request over loopback counts as one over TLS: there is none here, and the bucket denies everything without it.
+    - Signature Version 4 is over the path as the service encodes it again, so `=` and `%3D` are one (IAM User Guide, "Create a signed
+      AWS API request"). MiniStack takes it as it came, and microburst writes it otherwise than the client.
+    - `kinesis:GetRecords` is judged on the stream of its iterator (Service Authorization Reference, "Amazon Kinesis Data Streams":
+      resource type stream, required); for MiniStack it has no resource.
+    - `s3:if-none-match` and `s3:ObjectCreationOperation` are condition keys of a put (S3 User Guide, "Enforce conditional writes on
+      Amazon S3 buckets"). MiniStack does not know them.
+    """
+
+    def __init__(self, app, iam_actions, kinesis):
+        self.kinesis = kinesis
+        self.pin_signed, self.pin_origin = app.pin_signed_request, app.pin_request_origin
+        self.resource, self.s3_context = iam_actions.extract_resource_arn, iam_actions.s3_service_context
+
+    def install(self, app, iam_actions):
+        app.pin_signed_request = self.signed
+        app.pin_request_origin = lambda address, _secure: self.pin_origin(address, True)
+        iam_actions.extract_resource_arn = self.resource_arn
+        iam_actions.s3_service_context = self.context
+
+    def signed(self, method, path, *more):
+        return self.pin_signed(method, urllib.parse.quote(urllib.parse.unquote(path), safe="/~"), *more)
+
+    def resource_arn(self, service, method, path, headers, body, *more):
+        if service == "kinesis" and headers.get("x-amz-target", "").endswith(".GetRecords"):
+            iterator = self.kinesis._shard_iterators.get(json.loads(body).get("ShardIterator"))
+            if iterator:
+                return iterator["stream_arn"]
+        return self.resource(service, method, path, headers, body, *more)
+
+    def context(self, action, query, path, headers):
+        keys = dict(self.s3_context(action, query, path, headers) or {})
+        if action == "s3:PutObject":
+            keys["s3:ObjectCreationOperation"] = "false" if "partNumber" in query else "true"
+            if "if-none-match" in headers:
+                keys["s3:if-none-match"] = headers["if-none-match"]
+        return keys
+
+
 def patch(functions, kinesis, provisioners):
     """Patches, and asks before and after: a version that answers otherwise is one that the patches were not written for."""
     delivered = trial(functions, kinesis)
@@ -235,10 +285,12 @@ def trial(functions, kinesis):
 def main():
     check_surroundings()
     from ministack import app
+    from ministack.core import iam_actions
     from ministack.services import kinesis, lambda_svc
     from ministack.services.cloudformation import provisioners
 
     patch(lambda_svc, kinesis, provisioners)
+    Judging(app, iam_actions, kinesis).install(app, iam_actions)
     app.main()
 
 

@@ -80,6 +80,7 @@ class StandIn:
             "BIND_HOST": "127.0.0.1",
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
+            "AUTH": "true",
             "LAMBDA_EXECUTOR": "local",
             "ATHENA_ENGINE": "duckdb",
             "S3_DATA_DIR": str(self.place / "s3"),
@@ -131,14 +132,14 @@ class StandIn:
     def log(self, name, last=20_000):
         return self.logs[name].read_text(errors="replace")[-last:]
 
-    def client(self, service, endpoint=None):
-        """A client past the faults, unless told otherwise."""
+    def client(self, service, endpoint=None, keys=KEYS):
+        """A client past the faults, of the account's root, unless told otherwise."""
         patient = botocore.config.Config(
             region_name=REGION, connect_timeout=10, read_timeout=300, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
         )
         return boto3.client(
-            service, endpoint_url=endpoint or self.endpoint, aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"], config=patient,
+            service, endpoint_url=endpoint or self.endpoint, aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"], config=patient,
         )
 
     def rules(self, rules):

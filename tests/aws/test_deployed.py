@@ -271,6 +271,39 @@ class Deployed(unittest.TestCase):
         destinations = self.dynamodb.describe_kinesis_streaming_destination(TableName=stack["SourceTableName"])
         self.assertEqual(destinations["KinesisDataStreamDestinations"], [])
 
+    def test_6_the_log_can_only_be_added_to(self):
+        """By the bucket's policy as MiniStack evaluates it, for a user who may do anything to S3. (It lets the root past all policies,
+        and this test's other requests and `recount` are the root's; on AWS a denial binds the root too.)"""
+        iam = self.aws.client("iam")
+        iam.create_user(UserName="operator")
+        anything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+        iam.put_user_policy(UserName="operator", PolicyName="s3", PolicyDocument=json.dumps(anything))
+        key = iam.create_access_key(UserName="operator")["AccessKey"]
+        operator = self.aws.client("s3", keys={"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]})
+        bucket = self.stack["BucketName"]
+        operator.put_object(Bucket=bucket, Key="elsewhere", Body=b"")
+        entry = self.objects("_log/")[0]
+        for refused in (
+            lambda: operator.delete_object(Bucket=bucket, Key=entry),
+            lambda: operator.put_object(Bucket=bucket, Key=entry, Body=b"another"),
+            lambda: operator.put_object(Bucket=bucket, Key="_log/999999999999.json", Body=b"another"),
+        ):
+            with self.assertRaisesRegex(botocore.exceptions.ClientError, "AccessDenied"):
+                refused()
+        with self.assertRaisesRegex(botocore.exceptions.ClientError, "PreconditionFailed"):
+            operator.put_object(Bucket=bucket, Key=entry, Body=b"another", IfNoneMatch="*")
+
+    def test_7_a_function_without_its_rights_is_refused(self):
+        """What the others show of the roles, that they suffice, they show only if rights count here at all."""
+        iam = self.aws.client("iam")
+        role = self.cloudformation.describe_stack_resource(StackName=STACK, LogicalResourceId="CompactorRole")
+        role = role["StackResourceDetail"]["PhysicalResourceId"]
+        for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+            document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+            document["Statement"] = [s for s in document["Statement"] if "kinesis:GetRecords" not in s["Action"]]
+            iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(document))
+        self.assertIn("AccessDenied", self.attempt({"task": "archive"})["errorMessage"])
+
     def attempt(self, request):
         """The compactor's answer, or its error."""
         payload = json.dumps(request).encode()
