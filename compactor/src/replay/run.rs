@@ -17,7 +17,7 @@ use recount_schemas::SequenceNumber;
 use serde::Serialize;
 
 use super::ReplayError;
-use super::checkpoint::{Checkpoint, Phase, Store};
+use super::checkpoint::{self, Checkpoint, Phase, Store};
 use super::live::{Ended, Forwarder};
 use super::order::SortKey;
 use super::question::Question;
@@ -147,7 +147,8 @@ pub async fn replay(context: &Context, ask: &Ask, says: &Says<'_>) -> Result<Rep
     let resumed = kept.is_some();
     let mut state = context.log().await?;
     let mut checkpoint = match kept {
-        Some(kept) => kept,
+        // One of the first format did not say the stream's life: from here on it is this one.
+        Some(kept) => Checkpoint { format: checkpoint::FORMAT, into_created_ms: Some(target.created_ms), ..kept },
         None => {
             if ask.confirm && question.hand_over {
                 state = to_the_tip(context, says).await?;
