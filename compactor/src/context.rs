@@ -14,11 +14,14 @@ use recount_schemas::definition::file::MAX_FILE;
 use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::{Definition, Home, Settings, bounded};
 
+use crate::archive::finish::Catalog;
 use crate::archive::{ArchiveError, ArchiveReport, Archiver, Kinesis, Limits, Until};
 use crate::bucket::Bucket;
+use crate::catalog;
 use crate::log::{LogStore, State, StoreError};
 use crate::reconcile::diff::Passed;
 use crate::sets::{HomeError, SwitchError, home};
+use crate::stack::Stack;
 
 /// The definition, the clients, the totals and the archive.
 #[derive(Debug, Clone)]
@@ -39,6 +42,10 @@ pub struct Context {
     pub totals: Totals,
     /// The consumer's progress.
     pub progress: Progress,
+    /// Where readers by location find the archive's months; `None` where nobody reads so.
+    pub catalog: Option<Arc<dyn Catalog>>,
+    /// The deployment's stack, where it was named.
+    pub stack: Option<Stack>,
     /// The bounds of an archive run.
     pub limits: Limits,
     /// What the clients were made from.
@@ -99,6 +106,17 @@ pub enum ContextError {
     },
 }
 
+/// Where the definition of a home comes from.
+#[derive(Debug, Clone)]
+pub enum Given {
+    /// The command line names it. A set's own must be the same.
+    Named(Definition),
+    /// A deployment has it for its base.
+    Deployed(Definition),
+    /// The file of the settings, for the base.
+    File,
+}
+
 /// Reads a definition.
 pub fn read_definition(path: &str) -> Result<Definition, ContextError> {
     let unreadable = |source| ContextError::Unreadable { path: path.to_owned(), source };
@@ -114,6 +132,7 @@ impl Context {
         let bucket = Bucket::new(s3, settings.bucket.as_str(), host.clone()).below(&settings.prefix());
         let totals = Totals::new(dynamo.clone(), &settings, Arc::clone(&definition), host.clone());
         let progress = Progress::new(dynamo.clone(), &settings, host.clone());
+        let catalog = catalog::of(sdk, &settings, &host);
         Self {
             settings,
             definition,
@@ -123,38 +142,39 @@ impl Context {
             bucket,
             totals,
             progress,
+            catalog,
+            stack: None,
             limits: Limits::default(),
             sdk: sdk.clone(),
         }
     }
 
-    /// A home of the deployment whose base `base` names. The definition of a set is the one that is kept with it; that of the
-    /// base is in a file. A `file` that is named is used, and must be the set's.
+    /// A home of the deployment whose base `base` names. The definition of a set is the one that is kept with it.
     pub async fn open(
         sdk: &SdkConfig,
         base: &Settings,
         home: &Home,
-        file: Option<&str>,
+        given: Given,
         host: SharedHost,
     ) -> Result<Self, ContextError> {
         let Some(set) = home.set() else {
-            let mut settings = base.base();
-            if let Some(file) = file {
-                settings.definition = file.to_owned();
-            }
-            let definition = read_definition(&settings.definition)?;
+            let settings = base.base();
+            let definition = match given {
+                Given::Named(definition) | Given::Deployed(definition) => definition,
+                Given::File => read_definition(&settings.definition)?,
+            };
             return Ok(Self::new(sdk, settings, definition, host));
         };
         let settings = base.of_set(set);
         let Clients { s3, .. } = Clients::within(sdk, AttemptTimeouts::ARCHIVE);
         let bucket = Bucket::new(s3, settings.bucket.as_str(), host.clone()).below(&settings.prefix());
         let kept = home::definition(&bucket, set).await?.ok_or_else(|| HomeError::NoSuchSet(set.clone()))?;
-        let definition = match file.map(read_definition).transpose()? {
-            Some(given) => {
+        let definition = match given {
+            Given::Named(given) => {
                 home::same(set, &kept, &given)?;
                 given
             }
-            None => kept,
+            Given::Deployed(_) | Given::File => kept,
         };
         Ok(Self::new(sdk, settings, definition, host))
     }
@@ -197,13 +217,21 @@ impl Context {
         Ok(LogStore::new(self.bucket.clone(), self.host.clone()).read_whole().await?)
     }
 
+    /// What archives the stream.
+    pub fn archiver(&self) -> Archiver {
+        let source = Kinesis::new(self.kinesis.clone(), self.settings.stream.as_str());
+        let archiver = Archiver::new(self.bucket.clone(), source, Arc::clone(&self.definition), self.host.clone());
+        let archiver = archiver.with_limits(self.limits).of_home(&self.home());
+        match &self.catalog {
+            Some(catalog) => archiver.with_catalog(Arc::clone(catalog)),
+            None => archiver,
+        }
+    }
+
     /// Archives to the tip of the stream. A run has a bounded life; the next one goes on where it stopped, as long as
     /// there is progress. The report is the sum of all runs.
     pub async fn archive(&self) -> Result<ArchiveReport, ContextError> {
-        let source = Kinesis::new(self.kinesis.clone(), self.settings.stream.as_str());
-        let archiver = Archiver::new(self.bucket.clone(), source, Arc::clone(&self.definition), self.host.clone())
-            .with_limits(self.limits)
-            .of_home(&self.home());
+        let archiver = self.archiver();
         let mut all = archiver.run(Until::Tip, Deadline::NONE).await?;
         let mut progressed = all.commits > 0;
         for _ in 1..MAX_RUNS {

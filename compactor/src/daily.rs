@@ -7,6 +7,7 @@ use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::{Definition, Month};
 use serde::Serialize;
 
+use crate::archive::finish::Catalog;
 use crate::bucket::{Bucket, Objects};
 use crate::compact::{CompactReport, Compactor, Limits};
 use crate::erase::{EraseError, Eraser, Retention};
@@ -37,6 +38,13 @@ impl<O: Objects> Daily<O> {
         let eraser = Eraser::new(objects.clone(), Arc::clone(&definition), host.clone(), limits.life);
         let compactor = Compactor::new(objects, definition, host.clone()).with_limits(limits);
         Self { compactor, eraser, host }
+    }
+
+    /// The same with a catalog that is kept in step, where there is one.
+    pub fn with_catalog(self, catalog: Option<&Arc<dyn Catalog>>) -> Self {
+        let Some(catalog) = catalog else { return self };
+        let compactor = self.compactor.with_catalog(Arc::clone(catalog));
+        Self { compactor, eraser: self.eraser.with_catalog(Some(Arc::clone(catalog))), ..self }
     }
 
     /// What a run would do now, of one month or of all. Nothing is written.

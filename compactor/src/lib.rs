@@ -9,6 +9,7 @@
 //! - [`rows`]: events as rows of Parquet files, written and read.
 //! - [`archive`]: a run that brings what is new in the stream into the archive.
 //! - [`compact`]: many small files become few large ones.
+//! - [`catalog`]: where readers by location find its months.
 //! - [`daily`]: what is done once a day: retention, then compaction.
 //! - [`erase`]: rows lose personal data, and count as before.
 //! - [`fsck`](mod@fsck): whether the archive is what its log says: log, objects, bytes, rows.
@@ -30,19 +31,25 @@
 //! - [`items`]: what the archive says of each item, beside it.
 //! - [`audit`]: what the archive lacks of it. [`backfill`]: bringing it in.
 //!
-//! - [`context`]: what all these work with. [`progress`]: what they say while they go on. [`cli`]: the command line.
+//! - [`doctor`]: whether a deployment is set up as all this needs it.
+//! - [`mod@estimate`]: what a deployment costs.
+//! - [`context`]: what all these work with. [`stack`]: a deployment by its name. [`progress`]: what they say while they go on.
+//!   [`cli`]: the command line.
 
 pub mod archive;
 pub mod audit;
 pub mod backfill;
 pub mod bucket;
+pub mod catalog;
 pub mod cli;
 pub mod commit;
 pub mod compact;
 pub mod context;
 pub mod contributions;
 pub mod daily;
+pub mod doctor;
 pub mod erase;
+pub mod estimate;
 pub mod explain;
 pub mod fsck;
 pub mod history;
@@ -57,9 +64,12 @@ pub mod repair;
 pub mod replay;
 pub mod rows;
 pub mod sets;
+pub mod stack;
 pub mod table;
 pub mod usage;
 pub mod why;
 
 #[cfg(test)]
 mod testing;
+#[cfg(all(test, feature = "aws"))]
+mod testing_aws;

@@ -155,6 +155,7 @@ async fn invariant_8_what_is_archived_and_not_yet_counted_is_a_finding_until_the
         definition: &context.definition,
         stream: "recount-changes",
         origin: "redrive",
+        catalog: None,
         host: &context.host,
     };
     let record = Record {

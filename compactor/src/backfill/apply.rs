@@ -330,7 +330,7 @@ async fn archive(
             objects: &context.bucket,
             log: &log,
             definition: context.definition.hash(),
-            catalog: None,
+            catalog: context.catalog.as_deref(),
             host: &context.host,
             life: &life,
         };

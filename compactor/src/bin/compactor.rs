@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws_config::BehaviorVersion;
 use lambda_runtime::{Diagnostic, LambdaEvent, run, service_fn};
-use recount_compactor::archive::{self, Archiver, Kinesis, Limits, MAX_COMMIT_BYTES, Until};
+use recount_compactor::archive::{self, Archiver, Limits, MAX_COMMIT_BYTES, Until};
 use recount_compactor::compact;
 use recount_compactor::context::Context;
 use recount_compactor::contributions::Scope;
@@ -165,12 +165,11 @@ async fn parts() -> anyhow::Result<Parts> {
     let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
     let limits = limits()?;
     let context = Context { limits, ..Context::new(&config, settings, definition, SystemHost::shared()) };
-    let stream = Kinesis::new(context.kinesis.clone(), context.settings.stream.as_str());
     let (definition, host) = (Arc::clone(&context.definition), context.host.clone());
     let bounds = compact::Limits::default();
-    let daily = Daily::new(context.bucket.clone(), Arc::clone(&definition), host.clone(), bounds);
-    let archiver =
-        Archiver::new(context.bucket.clone(), stream, definition, host).with_limits(limits).of_home(&context.home());
+    let daily = Daily::new(context.bucket.clone(), Arc::clone(&definition), host, bounds)
+        .with_catalog(context.catalog.as_ref());
+    let archiver = context.archiver();
     Ok(Parts { archiver, daily, context, metrics: Metrics::stdout() })
 }
 

@@ -10,6 +10,8 @@ use super::switch::SwitchArgs;
 
 use super::compact::Compact;
 use super::definition::DefinitionArgs;
+use super::doctor::Doctor;
+use super::estimate::EstimateArgs;
 use super::explain::Explain;
 use super::fsck::Fsck;
 use super::why::Why;
@@ -38,12 +40,15 @@ pub struct Cli {
     /// How to write the report.
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     pub format: Format,
-    /// The definition of what is counted [default: RECOUNT_DEFINITION, else recount.toml].
+    /// The definition of what is counted [default: the stack's, else RECOUNT_DEFINITION, else recount.toml].
     #[arg(long, global = true, value_name = "FILE")]
     pub definition: Option<String>,
     /// The home to work on: `base` or a set [default: RECOUNT_SET, else the one that was switched to last].
     #[arg(long, global = true, value_name = "NAME")]
     pub set: Option<Home>,
+    /// The deployment to work on, by its stack: names and definition come from there.
+    #[arg(long, global = true, value_name = "NAME", env = crate::stack::VARIABLE)]
+    pub stack: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -56,6 +61,16 @@ pub enum Format {
     Table,
     /// One JSON document on standard output.
     Json,
+}
+
+/// What folds the archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// This program.
+    #[default]
+    Own,
+    /// Athena, by RECOUNT_ATHENA_WORKGROUP and RECOUNT_GLUE_DATABASE.
+    Athena,
 }
 
 /// Which cells.
@@ -86,7 +101,14 @@ pub enum Command {
 Ends with 1 where the stream may have dropped records before this run read them, with 2 where it did not reach the tip.")]
     Archive,
     /// Fold the archive into monthly and yearly totals, and write them as totals/monthly and totals/yearly.
-    Recompute,
+    #[command(after_help = "Examples:
+  recount recompute                     by our own fold, which also proves that no event key stands twice
+  recount recompute --engine athena     by one query, whose files and rows are held against the log; for count = \"inserts\"")]
+    Recompute {
+        /// What folds.
+        #[arg(long, value_enum, default_value_t = Engine::Own)]
+        engine: Engine,
+    },
     /// Hold the live totals against the archive.
     #[command(after_help = "Exact while events flow; archives to the tip first.
 Finding kinds: missing doubled damaged unbacked conflicting wrong_cell quarantined too_old unusable lost.
@@ -158,6 +180,10 @@ Ends as the last reconcile does: 0 clean, 1 findings, 2 could not decide. A kept
     Sets,
     /// Check a definition; print its hash, and its base64 for a deployment.
     Definition(DefinitionArgs),
+    /// Check a deployment: what is wrong with it, and the cure.
+    Doctor(Doctor),
+    /// What a deployment costs a month, beside two other designs.
+    Estimate(EstimateArgs),
     /// The exact list of the archive's live files, one per line.
     #[command(after_help = "While a month is being compacted a glob sees events twice; this list never does.")]
     Files {

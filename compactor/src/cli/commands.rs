@@ -7,7 +7,7 @@ use recount_schemas::terminal::shown_line;
 use recount_schemas::{Month, bounded};
 use serde::Serialize;
 
-use super::args::{Command, Format, PlanSource, Which, plan_source};
+use super::args::{Command, Engine, Format, PlanSource, Which, plan_source};
 use super::tables;
 use crate::archive::{ArchiveError, ArchiveReport};
 use crate::audit::AuditError;
@@ -20,12 +20,14 @@ use crate::explain::AsOfError;
 use crate::fsck::FsckError;
 use crate::progress::{Says, Work};
 use crate::rebuild::RebuildError;
+use crate::recompute::athena::AthenaError;
 use crate::recompute::{self, RecomputeError};
 use crate::reconcile::{ReconcileError, Verdict, evidence, reconcile};
 use crate::repair::plan::{Plan, PlanError};
 use crate::repair::proof::{Proof, ProofError};
 use crate::repair::{Options, RepairError, Report as Repair, fetch, repair, repair_by};
 use crate::sets::{HomeError, SwitchError};
+use crate::stack::StackError;
 use crate::usage::{UsageError, usage};
 use crate::why::WhyError;
 
@@ -161,6 +163,12 @@ pub enum CommandError {
         /// The most.
         most: usize,
     },
+    /// A recount by Athena.
+    #[error(transparent)]
+    Athena(Box<AthenaError>),
+    /// The stack.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// The bucket.
     #[error(transparent)]
     Bucket(#[from] BucketError),
@@ -170,6 +178,12 @@ pub enum CommandError {
     /// The report could not be laid out.
     #[error("the report could not be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
+}
+
+impl From<AthenaError> for CommandError {
+    fn from(error: AthenaError) -> Self {
+        Self::Athena(Box::new(error))
+    }
 }
 
 impl From<EraseError> for CommandError {
@@ -189,6 +203,8 @@ impl CommandError {
             | Self::Backfill(BackfillError::Context(error))
             | Self::Reconcile(ReconcileError::Context(error))
             | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => exit_of_context(error),
+            Self::Athena(error) if error.is_usage() => Exit::Usage,
+            Self::Stack(error) if error.is_usage() => Exit::Usage,
             Self::Erase(error) if error.is_usage() => Exit::Usage,
             Self::Redrive(error) => super::redrive::exit(error),
             Self::Replay(error) => super::replay::exit(error),
@@ -252,7 +268,8 @@ pub async fn run(
             write(out, format, &report, tables::archive)?;
             Ok((&report).into())
         }
-        Command::Recompute => {
+        Command::Recompute { engine: Engine::Athena } => super::recompute::run(context, format, out, says).await,
+        Command::Recompute { engine: Engine::Own } => {
             let report = recompute::of_now(context, says).await?;
             write(out, format, &report, |report| tables::recomputation(report, definition))?;
             Ok(if report.is_clean() { Exit::Clean } else { Exit::Findings })
@@ -296,6 +313,8 @@ pub async fn run(
         Command::Rebuild(args) => super::rebuild::run(context, args, format, out, says).await,
         Command::Switch(args) => super::switch::run(context, args, format, out, says).await,
         Command::Sets => super::switch::sets(context, format, out).await,
+        Command::Doctor(args) => super::doctor::run(context, args, format, out, says).await,
+        Command::Estimate(args) => super::estimate::run(&args, format, out),
         Command::Definition(args) => super::definition::run(&args, format, out),
         Command::Files { month } => files(context, month, format, out).await,
     }

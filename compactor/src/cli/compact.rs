@@ -77,7 +77,7 @@ pub async fn run(
 ) -> Result<Exit, CommandError> {
     let limits = Limits { grace: args.grace, life: LIFE, ..Limits::default() };
     let (definition, host) = (context.definition.clone(), context.host.clone());
-    let daily = Daily::new(context.bucket.clone(), definition, host, limits);
+    let daily = Daily::new(context.bucket.clone(), definition, host, limits).with_catalog(context.catalog.as_ref());
     let report = match args.confirm {
         true => daily.run_telling(args.month, Deadline::NONE, says).await?,
         false => daily.plan(args.month).await?,

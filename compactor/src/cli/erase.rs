@@ -63,7 +63,8 @@ pub async fn run(
         Some(month) => Rows::Before(month),
         None => Rows::Item(ItemKey::parse(&args.key, &context.definition)?),
     };
-    let eraser = Eraser::new(context.bucket.clone(), context.definition.clone(), context.host.clone(), LIFE);
+    let eraser = Eraser::new(context.bucket.clone(), context.definition.clone(), context.host.clone(), LIFE)
+        .with_catalog(context.catalog.clone());
     let report = match args.confirm {
         true => {
             says(Work::Step("archiving to the tip of the stream"));

@@ -58,10 +58,11 @@ pub async fn run(
     says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let options = Options { month: args.month, deep: args.deep };
-    let check = || fsck(&context.bucket, &context.host, &context.definition, None, options, says);
+    let catalog = context.catalog.as_deref();
+    let check = || fsck(&context.bucket, &context.host, &context.definition, catalog, options, says);
     let mut report = check().await?;
     if args.repair {
-        let steps = mend(&context.bucket, &context.host, None, &report, args.confirm).await?;
+        let steps = mend(&context.bucket, &context.host, catalog, &report, args.confirm).await?;
         if args.confirm && !steps.is_empty() {
             says(Work::Step("checking again"));
             report = check().await?;

@@ -2,11 +2,12 @@
 //!
 //! - [`args`]: the command line as typed.
 //! - [`commands`]: each command as a function that returns its report and verdict; the demo and the tests call these.
-//! - [`explain`], [`fsck`], [`why`]: a command with its arguments, its report and its table.
+//! - [`recompute`]: `recount recompute --engine athena`.
+//! - [`doctor`], [`explain`], [`fsck`], [`why`]: a command with its arguments, its report and its table.
 //! - [`redrive`](mod@redrive): `recount redrive`.
 //! - [`replay`](mod@replay): `recount replay`.
 //! - [`audit`], [`backfill`]: likewise.
-//! - [`definition`]: `recount definition`, which asks nobody.
+//! - [`definition`], [`estimate`]: commands that ask nobody.
 //! - [`tables`]: reports as tables.
 //! - [`rebuild`], [`switch`]: the commands that have a file of their own.
 //! - [`progress`]: what is being done, on a terminal only.
@@ -19,11 +20,14 @@ pub mod backfill;
 pub mod commands;
 pub mod compact;
 pub mod definition;
+pub mod doctor;
 pub mod erase;
+pub mod estimate;
 pub mod explain;
 pub mod fsck;
 pub mod progress;
 pub mod rebuild;
+pub mod recompute;
 pub mod redrive;
 pub mod replay;
 pub mod switch;
@@ -33,15 +37,16 @@ pub mod why;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 
-use aws_config::BehaviorVersion;
+use aws_config::{BehaviorVersion, SdkConfig};
 use clap::Parser;
 use recount_consumer::handler::{AttemptTimeouts, Clients};
 use recount_schemas::host::SystemHost;
-use recount_schemas::{Settings, terminal};
+use recount_schemas::{Definition, Settings, terminal};
 
 use crate::bucket::Bucket;
-use crate::context::{Context, ContextError, read_definition};
+use crate::context::{Context, ContextError, Given, read_definition};
 use crate::sets;
+use crate::stack::{self, Stack, StackError};
 use args::{Cli, Command, Format};
 use commands::{CommandError, Exit};
 use progress::Progress;
@@ -76,28 +81,45 @@ pub async fn main(line: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 async fn run(cli: Cli) -> Result<Exit, CommandError> {
-    let Cli { format, definition: mut file, set, mut command } = cli;
+    let Cli { format, definition: mut file, set, stack, mut command } = cli;
     let mut out = std::io::BufWriter::new(std::io::stdout());
-    if let Command::Definition(args) = &command {
-        return definition::run(args, format, &mut out).and_then(|exit| flushed(&mut out, exit));
+    match &command {
+        Command::Definition(args) => {
+            return definition::run(args, format, &mut out).and_then(|exit| flushed(&mut out, exit));
+        }
+        Command::Estimate(args) => {
+            return estimate::run(args, format, &mut out).and_then(|exit| flushed(&mut out, exit));
+        }
+        _ => {}
     }
-    let base = Settings::from_lookup(|name| std::env::var(name).ok());
     // There the definition is that of the totals to be made, not of those that are there.
     if let Command::Rebuild(args) = &mut command {
         args.definition = file.take();
     }
-    // What is wrong with a file shows before anybody is asked. That there is none is no fault where a set is the current home.
-    let file = file.as_deref();
-    let missing = |error: &ContextError| matches!(error, ContextError::Unreadable { source, .. } if source.kind() == ErrorKind::NotFound);
-    let read = match read_definition(file.unwrap_or(&base.definition)) {
-        Err(error) if file.is_some() || !missing(&error) => return Err(error.into()),
-        read => read.map(drop),
-    };
+    // What is wrong with a file shows before anybody is asked.
+    let named = file.as_deref().map(read_definition).transpose()?;
     commands::check_files(&command)?;
+    let local = Settings::from_lookup(|name| std::env::var(name).ok());
+    let stack = stack.filter(|name| !name.is_empty());
+    // That there is no file is no fault where a set is the current home, or a stack has the definition.
+    let missing = |error: &ContextError| matches!(error, ContextError::Unreadable { source, .. } if source.kind() == ErrorKind::NotFound);
+    let read = match named.is_none() && stack.is_none() {
+        true => read_definition(&local.definition).map(drop),
+        false => Ok(()),
+    };
+    let read = match read {
+        Err(error) if !missing(&error) => return Err(error.into()),
+        read => read,
+    };
     let sdk = aws_config::defaults(BehaviorVersion::latest()).load().await;
     let host = SystemHost::shared();
-    let named = std::env::var(Settings::SET).ok().filter(|name| !name.is_empty());
-    let home = match (set, named) {
+    let stack = match stack {
+        Some(name) => Some(deployed(&sdk, &name).await?),
+        None => None,
+    };
+    let base = stack.as_ref().map_or(local, |stack| stack.settings.clone());
+    let in_set = std::env::var(Settings::SET).ok().filter(|name| !name.is_empty());
+    let home = match (set, in_set) {
         (Some(home), _) => home,
         (None, Some(name)) => name.parse()?,
         (None, None) => {
@@ -108,11 +130,43 @@ async fn run(cli: Cli) -> Result<Exit, CommandError> {
             }
         }
     };
-    let context = Context::open(&sdk, &base, &home, file, host).await?;
+    let given = match (named, &stack) {
+        (Some(definition), _) => Given::Named(definition),
+        (None, Some(stack)) if home.set().is_none() => Given::Deployed(definition_of(&sdk, stack).await?),
+        (None, _) => Given::File,
+    };
+    let context = Context { stack, ..Context::open(&sdk, &base, &home, given, host).await? };
     let progress = Progress::new(format == Format::Table);
     let exit = commands::run(&context, command, format, &mut out, &|work| progress.say(work)).await;
     progress.finish();
     exit.and_then(|exit| flushed(&mut out, exit))
+}
+
+/// The deployment of this name.
+#[cfg(feature = "aws")]
+async fn deployed(sdk: &SdkConfig, name: &str) -> Result<Stack, StackError> {
+    stack::find::stack(sdk, name).await
+}
+
+/// The definition of a deployment's base, as its consumer has it.
+#[cfg(feature = "aws")]
+async fn definition_of(sdk: &SdkConfig, stack: &Stack) -> Result<Definition, StackError> {
+    let environment = stack::find::environment(&stack::find::lambda(sdk), &stack.name, &stack.consumer).await?;
+    let in_use = stack::in_use(&stack.consumer, &environment)?;
+    match in_use.set {
+        Some(set) => Err(StackError::OfASet { function: stack.consumer.clone(), set }),
+        None => Ok(in_use.definition),
+    }
+}
+
+#[cfg(not(feature = "aws"))]
+async fn deployed(_: &SdkConfig, name: &str) -> Result<Stack, StackError> {
+    Err(StackError::Unable(name.to_owned()))
+}
+
+#[cfg(not(feature = "aws"))]
+async fn definition_of(_: &SdkConfig, stack: &Stack) -> Result<Definition, StackError> {
+    Err(StackError::Unable(stack.name.clone()))
 }
 
 /// How a command ends once its report is out.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
 use super::tables::{self, drawn, grouped, header, table};
-use crate::context::Context;
+use crate::context::{Context, Given};
 use crate::contributions::Scope;
 use crate::progress::Says;
 use crate::reconcile::{Report as Reconciliation, Verdict, reconcile};
@@ -70,7 +70,7 @@ pub async fn run(
             true => context.clone(),
             false => {
                 let base = &context.settings.base();
-                Context::open(&context.sdk, base, &report.to, None, context.host.clone()).await?
+                Context::open(&context.sdk, base, &report.to, Given::File, context.host.clone()).await?
             }
         };
         if let Some(set) = report.to.set()

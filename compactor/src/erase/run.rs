@@ -14,6 +14,7 @@ use super::select::Rows;
 use super::strip::{BY, chosen, strip};
 use super::{EraseError, aside};
 use crate::archive::ArchiveError;
+use crate::archive::finish::Catalog;
 use crate::archive::life::Life;
 use crate::archive::tidy::tidy;
 use crate::backfill::plan::PARTS;
@@ -76,12 +77,18 @@ pub struct Eraser<O = Bucket> {
     pub(super) host: SharedHost,
     life: Duration,
     deadline: Deadline,
+    catalog: Option<Arc<dyn Catalog>>,
 }
 
 impl<O: Objects> Eraser<O> {
     /// An eraser whose runs may write for `life`.
     pub fn new(objects: O, definition: Arc<Definition>, host: SharedHost, life: Duration) -> Self {
-        Self { objects, definition, host, life, deadline: Deadline::NONE }
+        Self { objects, definition, host, life, deadline: Deadline::NONE, catalog: None }
+    }
+
+    /// The same with a catalog that is kept in step, where there is one.
+    pub fn with_catalog(self, catalog: Option<Arc<dyn Catalog>>) -> Self {
+        Self { catalog, ..self }
     }
 
     /// The same, which writes nothing after the deadline.
@@ -140,8 +147,8 @@ impl<O: Objects> Eraser<O> {
     }
 
     pub(super) fn committer<'c>(&'c self, log: &'c LogStore<O>, life: &'c Life) -> Committer<'c, O> {
-        let (objects, host) = (&self.objects, &self.host);
-        Committer { objects, log, definition: self.definition.hash(), catalog: None, host, life }
+        let (objects, host, catalog) = (&self.objects, &self.host, self.catalog.as_deref());
+        Committer { objects, log, definition: self.definition.hash(), catalog, host, life }
     }
 
     async fn kept(&self, rows: &Rows, confirmed: bool, report: &mut EraseReport) -> Result<(), EraseError> {

@@ -128,7 +128,7 @@ pub async fn seed(
         objects: &target.bucket,
         log: &log,
         definition: target.definition.hash(),
-        catalog: None,
+        catalog: target.catalog.as_deref(),
         host: &target.host,
         life: &life,
     };

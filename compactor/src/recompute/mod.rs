@@ -1,11 +1,13 @@
 //! Folding the archive into monthly and yearly totals, from nothing but the archive.
 //!
+//! - [`athena`]: the same put to Athena, for archives beyond one machine.
 //! - [`fold`]: rows in order to totals, with the proofs made on the way. Pure.
 //! - [`write`](mod@write): totals as `totals/monthly/totals.parquet` and `totals/yearly/totals.parquet`: a table of Athena is all that is below a prefix.
 //!
 //! A year is the sum of its months: under `count = "inserts"` an event has one month, under `net` each of its
 //! contributions has.
 
+pub mod athena;
 pub mod fold;
 pub mod write;
 

@@ -13,6 +13,7 @@ use recount_schemas::{Definition, ShardId};
 
 use super::RedriveError;
 use crate::archive::ArchiveError;
+use crate::archive::finish::Catalog;
 use crate::archive::life::Life;
 use crate::archive::read::Reading;
 use crate::archive::sort::{sort, write_aside};
@@ -49,6 +50,8 @@ pub struct Adder<'a, O> {
     pub stream: &'a str,
     /// Where the rows come from.
     pub origin: &'a str,
+    /// Where months have a location, if they have.
+    pub catalog: Option<&'a dyn Catalog>,
     /// Time and randomness.
     pub host: &'a SharedHost,
 }
@@ -62,7 +65,7 @@ impl<O: Objects> Adder<'_, O> {
             objects: self.objects,
             log: &log,
             definition: self.definition.hash(),
-            catalog: None,
+            catalog: self.catalog,
             host: self.host,
             life,
         };

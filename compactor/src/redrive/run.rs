@@ -17,6 +17,7 @@ use super::add::{Adder, Place};
 use super::judge::{Ready, Stays, judge};
 use super::listing::{Kept, Quarantine};
 use crate::archive::Limits;
+use crate::archive::finish::Catalog;
 use crate::archive::life::Life;
 use crate::bucket::Objects;
 use crate::context::Context;
@@ -179,6 +180,7 @@ pub async fn redrive(context: &Context, ask: &Ask, says: &Says<'_>) -> Result<Re
         stream: &context.settings.stream,
         host: &context.host,
         limits: context.limits,
+        catalog: context.catalog.as_deref(),
     };
     redriver.run(ask, says).await
 }
@@ -191,6 +193,7 @@ pub(super) struct Redriver<'r, O, C> {
     pub(super) stream: &'r str,
     pub(super) host: &'r SharedHost,
     pub(super) limits: Limits,
+    pub(super) catalog: Option<&'r dyn Catalog>,
 }
 
 /// What became of a record in one cell.
@@ -280,8 +283,8 @@ impl<O: Objects, C: Counter> Redriver<'_, O, C> {
             return Ok(());
         }
         let life = Life::begin(self.host.clone(), self.limits.life, Deadline::NONE);
-        let (definition, stream, host) = (self.definition, self.stream, self.host);
-        let adder = Adder { objects: self.objects, definition, stream, origin: ORIGIN, host };
+        let (definition, stream, host, catalog) = (self.definition, self.stream, self.host, self.catalog);
+        let adder = Adder { objects: self.objects, definition, stream, origin: ORIGIN, host, catalog };
         let records: Vec<_> = ready.iter().map(|ready| (ready.kept.shard.clone(), ready.record.clone())).collect();
         let places = adder.add(&records, &life).await?;
 

@@ -106,6 +106,7 @@ async fn run_on(objects: &Memory, cells: &Cells, ask: &Ask, host: SharedHost) ->
         stream: "changes",
         host: &host,
         limits: Limits::default(),
+        catalog: None,
     };
     redriver.run(ask, &|_| {}).await
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recount_compactor::archive::{Archiver, Kinesis as ArchiveSource, Limits};
-use recount_compactor::context::Context;
+use recount_compactor::context::{Context, Given};
 use recount_compactor::sets::{home, list};
 use recount_schemas::{Home, SetName};
 use tokio::sync::watch;
@@ -79,7 +79,7 @@ impl Watcher {
     ) -> Result<(), PipelineError> {
         let (sdk, host) = (&self.context.sdk, Arc::clone(&self.context.host));
         let set = Home::Set(name.clone());
-        let context = Context::open(sdk, &self.context.settings, &set, None, Arc::clone(&host)).await?;
+        let context = Context::open(sdk, &self.context.settings, &set, Given::File, Arc::clone(&host)).await?;
         let (settings, definition) = (&context.settings, &context.definition);
         let consumer = self.feed.consumer(settings, definition, &Tally::default(), &Faults::default()).await?;
         if let Some(every) = self.feed.options.archive_every {
