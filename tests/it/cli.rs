@@ -455,3 +455,36 @@ fn help_has_examples() {
         assert!(text.contains("Examples:") && text.contains("Exit codes"), "{text}");
     }
 }
+
+/// What local mode does not have, such as event source mappings, is said to be not checked, and nothing that it has is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_looks_at_what_is_there_and_says_what_is_not() {
+    let shell = Shell::start();
+    let report = shell.json(0, &["doctor"]);
+    assert_eq!(report["verdict"], "fine");
+    let of = |outcome: &str| -> BTreeSet<String> {
+        let checks = report["checks"].as_array().unwrap().iter().filter(|check| check["outcome"] == outcome);
+        checks.map(|check| check["what"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!((of("wrong"), of("undecided")), (BTreeSet::new(), BTreeSet::new()), "{report}");
+    for what in [
+        "source table: key",
+        "stream: retention",
+        "ledger table: expiry",
+        "bucket",
+        "definition: totals table",
+        "clock",
+    ] {
+        assert!(of("fine").contains(what), "{what}: {report}");
+    }
+    for what in ["capture", "consumer mapping", "partitions", "definition: consumer"] {
+        assert!(of("not_checked").contains(what), "{what}: {report}");
+    }
+
+    let dynamo = shell.dynamo().await;
+    dynamo.delete_table().table_name("recount-progress").send().await.unwrap();
+    let table = shell.table(1, &["doctor"]);
+    assert!(table.contains("there is no table recount-progress"), "{table}");
+    let unknown = run("recount", &shell.serve.endpoint(), &shell.data, &["--stack", "elsewhere", "doctor"]);
+    assert!(matches!(unknown.status.code(), Some(2 | 3)), "{}", text(&unknown.stderr));
+}
