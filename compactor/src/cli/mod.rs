@@ -46,7 +46,7 @@ use recount_schemas::{Definition, Settings, terminal};
 use crate::bucket::Bucket;
 use crate::context::{Context, ContextError, Given, read_definition};
 use crate::sets;
-use crate::stack::{self, Stack, StackError};
+use crate::stack::{Stack, StackError};
 use args::{Cli, Command, Format};
 use commands::{CommandError, Exit};
 use progress::Progress;
@@ -145,14 +145,15 @@ async fn run(cli: Cli) -> Result<Exit, CommandError> {
 /// The deployment of this name.
 #[cfg(feature = "aws")]
 async fn deployed(sdk: &SdkConfig, name: &str) -> Result<Stack, StackError> {
-    stack::find::stack(sdk, name).await
+    crate::stack::find::stack(sdk, name).await
 }
 
 /// The definition of a deployment's base, as its consumer has it.
 #[cfg(feature = "aws")]
 async fn definition_of(sdk: &SdkConfig, stack: &Stack) -> Result<Definition, StackError> {
-    let environment = stack::find::environment(&stack::find::lambda(sdk), &stack.name, &stack.consumer).await?;
-    let in_use = stack::in_use(&stack.consumer, &environment)?;
+    let lambda = crate::stack::find::lambda(sdk);
+    let environment = crate::stack::find::environment(&lambda, &stack.name, &stack.consumer).await?;
+    let in_use = crate::stack::in_use(&stack.consumer, &environment)?;
     match in_use.set {
         Some(set) => Err(StackError::OfASet { function: stack.consumer.clone(), set }),
         None => Ok(in_use.definition),
