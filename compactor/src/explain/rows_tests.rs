@@ -1,5 +1,7 @@
 use super::*;
 use crate::bucket::memory::Memory;
+use crate::explain::as_of::Moment;
+use crate::history::Origins;
 use crate::recompute::tests::{ItemState, archive, record};
 use crate::rows::ArchivedRow;
 use crate::rows::row::Place;
@@ -30,9 +32,11 @@ async fn told(
     let (group, month) = ("g0".parse().unwrap(), "2026-01".parse().unwrap());
     let listed = events(bucket, definition, &group, month, state, Wanted::default()).await?;
     assert_eq!(listed.undated, 0);
+    let nets = definition.count != Count::Inserts;
     Ok(listed
         .finish()?
         .map(|it| it.unwrap().1)
+        .inspect(|it| assert_eq!((&it.told, it.event.month.is_some()), (&None, it.event.event_id == "e5" && nets)))
         .map(|it| (it.event.event_id, it.event.adds.map(|it| it.events), it.elsewhere))
         .collect())
 }
@@ -104,6 +108,29 @@ async fn where_all_events_of_the_group_are_wanted_those_of_other_months_say_so()
     let told: Vec<_> = listed.finish().unwrap().map(|it| it.unwrap().1).collect();
     let told: Vec<_> = told.iter().map(|it| (it.event.event_id.as_str(), it.told.as_deref(), it.event.month)).collect();
     assert_eq!(told, [("e1", None, None), ("e3", Some("other_month"), Some("2026-02".parse().unwrap()))]);
+}
+
+#[tokio::test]
+async fn at_a_moment_only_what_was_there_is_listed_and_what_cannot_be_dated_is_counted() {
+    let definition = definition("inserts");
+    let rows = [1, 2, 3].map(|n| row(&definition, n, None, Some((0, 0, 5))));
+    let (bucket, state) = archive(&definition, vec![rows.to_vec()]).await;
+    let target = state.files.values().flat_map(|of_month| of_month.keys()).next().unwrap().clone();
+    let none = std::collections::BTreeSet::new();
+    let listed = async |read: &[u64], brought: &[u64], n: u64| {
+        // Entry 0 read shard a, entry 1 shard b; entry 2 brought rows.
+        let mut history = crate::history::tests::told();
+        let origins = Origins { read: read.iter().copied().collect(), brought: brought.iter().copied().collect() };
+        history.origins.insert(target.clone(), Arc::new(origins));
+        let as_of = AsOf::new(&history, Moment::Entry(n), &none).unwrap();
+        let (group, month) = ("g0".parse().unwrap(), "2026-01".parse().unwrap());
+        let wanted = Wanted { other_months: false, as_of: Some(&as_of) };
+        let listed = events(&bucket, &definition, &group, month, &state, wanted).await.unwrap();
+        (listed.undated, listed.finish().unwrap().count())
+    };
+    assert_eq!(listed(&[], &[2], 2).await, (0, 3), "they had been brought");
+    assert_eq!(listed(&[], &[2], 1).await, (0, 0), "they came later");
+    assert_eq!(listed(&[], &[0, 2], 1).await, (3, 0), "nobody can say");
 }
 
 #[tokio::test]
