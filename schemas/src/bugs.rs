@@ -97,6 +97,10 @@ bugs! {
     ProgressGoesBack = "progress-goes-back" breaks [8];
     /// A record that could not be written to quarantine counts as done.
     FailedQuarantineIsDone = "failed-quarantine-is-done" breaks [1];
+    /// The good records of a batch wait for its bad one: while there is one, none is counted.
+    BadRecordHoldsUpItsBatch = "bad-record-holds-up-its-batch" breaks [10];
+    /// What could not be written to quarantine takes all of its batch along: it comes again from its first record on.
+    BadRecordTakesItsBatchAlong = "bad-record-takes-its-batch-along" breaks [10];
     /// An event that stands in a batch twice adds twice to its cell's sum, under one key.
     FoldsDuplicates = "folds-duplicates" breaks [2, 4];
 

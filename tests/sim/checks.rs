@@ -56,7 +56,7 @@ impl Memory {
 }
 
 /// A cell at one moment.
-struct Seen {
+pub struct Seen {
     look: Look,
     /// `recent` and the pages of earlier epochs.
     ledger: BTreeSet<EventKey>,
@@ -70,8 +70,14 @@ impl Seen {
     }
 }
 
-async fn cells(world: &World) -> Result<BTreeMap<Cell, Seen>, String> {
+/// All cells, as they are now.
+pub async fn cells(world: &World) -> Result<BTreeMap<Cell, Seen>, String> {
     let totals = &world.admin.totals;
+
+    /// Whether it has the event, or has listed it as too old.
+    pub fn settles(&self, key: &EventKey) -> bool {
+        self.ledger.contains(key) || self.too_old.contains(key)
+    }
     let looks: Vec<(Cell, Look)> = totals.scan_cells().try_collect().await.map_err(|e| e.to_string())?;
     let mut cells = BTreeMap::new();
     for (cell, look) in looks {
@@ -195,7 +201,7 @@ async fn look_at_progress(world: &World, oracle: &Oracle, cells: &BTreeMap<Cell,
         }
         let Some(key) = oracle.keys.get(&at) else { continue };
         for cell in oracle.changes[key].iter().take(1).flat_map(|change| change.adds.keys()) {
-            let settled = cells.get(cell).is_some_and(|seen| seen.ledger.contains(key) || seen.too_old.contains(key));
+            let settled = cells.get(cell).is_some_and(|seen| seen.settles(key));
             if !settled && !may_be_forgotten(world, key) {
                 world.violated(1, format!("progress passed {at:?}, but {key} is not counted in {cell:?}"));
             }
@@ -210,7 +216,8 @@ async fn look_at_progress(world: &World, oracle: &Oracle, cells: &BTreeMap<Cell,
     }
 }
 
-async fn objects(world: &World, prefix: &str) -> BTreeMap<String, u64> {
+/// The objects whose names begin so, with their sizes.
+pub async fn objects(world: &World, prefix: &str) -> BTreeMap<String, u64> {
     let mut listing = Listing::new(&world.admin.bucket, prefix);
     let mut found = BTreeMap::new();
     while let Some(page) = listing.next_page().await.unwrap() {

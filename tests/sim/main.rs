@@ -7,7 +7,7 @@
 //! | [`world`] | a history from the first record to the last check |
 //! | [`parts`] | the parts as processes that die and stand still |
 //! | [`oracle`] | what the records come to, counted the obvious way |
-//! | [`checks`] | what must hold always, and at the end; [`damage`]: what somebody edits is found and put right |
+//! | [`checks`] | what must hold always, and at the end; [`damage`]: what somebody edits is found and put right; [`bystanders`]: bad records delay no good ones |
 //! | [`network`] | the way between the processes and the engines |
 //! | [`clock`], [`process`], [`source`] | virtual time, machines, event IDs by the seed |
 //! | [`trace`] | what happened |
@@ -22,6 +22,7 @@ mod naive;
 #[allow(dead_code)]
 mod records;
 
+mod bystanders;
 mod checks;
 mod cli;
 mod clock;

@@ -101,6 +101,8 @@ struct State {
 /// More requests than any history makes: something turns in a circle.
 pub const MOST_REQUESTS: u64 = 100_000;
 const MINUTE_US: u64 = 60_000_000;
+/// One way that takes longer has befallen the request, µs: some who wait for it wait no longer than a few of these.
+pub const SLOW_US: u64 = 1_000_000;
 
 /// What is to become of a request.
 #[derive(Debug)]
@@ -220,7 +222,7 @@ impl Network {
     }
 
     /// One way of a request or an answer.
-    fn travel(&self, from: &Process) -> Sleep {
+    fn travel(&self, from: &Process, service: Service) -> Sleep {
         let most = self.weather.latency_us;
         let operator_us = if from.name.starts_with(OPERATOR) { self.weather.operator_us } else { 0 };
         let us = if self.is_calm() {
@@ -249,6 +251,9 @@ impl Network {
             Some(Doom::Before(_)) => {
                 self.trace.note(format!("{} dies before {call}", from.name));
                 from.kill();
+        if us > SLOW_US {
+            from.strike(service == Service::S3);
+        }
                 return pending().await;
             }
             doom => doom.is_some(),
@@ -269,10 +274,13 @@ impl Network {
                 return;
             }
             let Some(told) = told else { return };
-            network.travel(&sender).await;
+            network.travel(&sender, call.service).await;
             let _ = answer.send(told);
         });
         match answered.await {
+        if !matches!(fate, Fate::Deliver) {
+            from.strike(call.service == Service::S3);
+        }
             Ok(answer) => answer,
             Err(_) => pending().await, // no answer will ever come
         }
@@ -300,7 +308,7 @@ impl Network {
                 note(name);
                 self.clock.sleep(*after).await;
             }
-            _ => self.travel(from).await,
+            _ => self.travel(from, call.service).await,
         }
         match fate {
             Fate::Refuse(answer) => {

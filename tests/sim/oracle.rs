@@ -43,7 +43,7 @@ fn image(image: &Value) -> Option<Option<(String, i64, i64)>> {
 }
 
 /// Reads a record; `None`: nobody can.
-fn read(put: &Put, net: bool, lanes: u16) -> Option<Change> {
+pub fn read(put: &Put, net: bool, lanes: u16) -> Option<Change> {
     let record: Value = serde_json::from_slice(&put.data).ok()?;
     let event_id = record["eventID"].as_str()?.to_owned();
     let name = record["eventName"].as_str()?;

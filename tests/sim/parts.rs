@@ -24,6 +24,7 @@ use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::{Definition, Settings};
 use tokio::sync::oneshot;
 
+use crate::bystanders;
 use crate::faults::Fault;
 use crate::network::OPERATOR;
 use crate::plan::{DAY_US, LEDGER_DAYS, MINUTE_US, Risk};
@@ -114,11 +115,31 @@ impl Lambda {
     /// Starts work on a batch, which goes on whatever becomes of who waits for it.
     fn start(&self, environment: &Arc<Environment>, payload: Bytes) -> oneshot::Receiver<Option<Answer>> {
         let (answer, answered) = oneshot::channel();
-        let environment = Arc::clone(environment);
+        let (world, environment) = (Arc::clone(&self.world), Arc::clone(environment));
         tokio::spawn(async move {
-            let host: SharedHost = environment.process.machine.clone();
+            let process = &environment.process;
+            let host: SharedHost = process.machine.clone();
             let deadline = Deadline::after(&*host, TIMEOUT);
-            let done = environment.process.run(environment.part.invoke(&payload, deadline)).await;
+            let before = bystanders::before(process);
+            let done = match &environment.part {
+                Part::Consumer(consumer) => {
+                    let done = process.run(consumer.process(&payload, deadline)).await;
+                    let done = done.map(|done| done.map_err(|error| error.to_string()));
+                    if let Some(done) = &done {
+                        let answer = done.as_ref().map_err(String::as_str);
+                        bystanders::held(&world, process, before, &payload, answer).await;
+                    }
+                    done.map(|done| {
+                        done.and_then(|report| {
+                            serde_json::to_vec(&handler::response(&report)).map_err(|e| e.to_string())
+                        })
+                    })
+                }
+                Part::Relay(relay) => process.run(relay.handle(&payload, deadline)).await.map(|done| {
+                    let answer = done.map_err(|e| e.to_string())?;
+                    serde_json::to_vec(&answer).map_err(|e| e.to_string())
+                }),
+            };
             let _ = answer.send(done);
         });
         answered

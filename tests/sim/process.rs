@@ -103,6 +103,8 @@ struct State {
     written: u64,
     /// And whether only requests that write are counted.
     doom: Option<(Doom, bool)>,
+    /// How often something befell its requests: those about tables and streams, those about objects.
+    struck: (u64, u64),
     waker: Option<Waker>,
 }
 
@@ -144,9 +146,25 @@ impl Process {
         // Who stands still already stands still for longer, if at all.
         let begins = state.frozen_until.max(now);
         state.frozen_until = begins.max(now + us);
+        state.struck = (state.struck.0 + 1, state.struck.1 + 1);
         if monotonic {
             self.machine.stood_us.fetch_add(state.frozen_until - begins, Ordering::Relaxed);
         }
+    }
+
+    /// Something befell a request of it; `objects`: one to S3.
+    pub fn strike(&self, objects: bool) {
+        let mut state = self.state();
+        if objects {
+            state.struck.1 += 1;
+        } else {
+            state.struck.0 += 1;
+        }
+    }
+
+    /// How often something befell its requests: those about tables and streams, those about objects.
+    pub fn struck(&self) -> (u64, u64) {
+        self.state().struck
     }
 
     /// Counts a request. What the process is to suffer at it.

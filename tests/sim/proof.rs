@@ -31,6 +31,7 @@ fn meant(bug: Bug) -> &'static str {
         }
         Bug::ProgressGoesBack => "latency,late-request,two-consumers,redelivery",
         Bug::FailedQuarantineIsDone | Bug::UndecodableIsSkipped => "poison,quarantine-down,server-error",
+        Bug::BadRecordHoldsUpItsBatch | Bug::BadRecordTakesItsBatchAlong => "poison,quarantine-down",
         Bug::RefusedPutIsDelivered | Bug::RelayReportsHighestUnsettled => "partial,throttle,brownout,late-request",
         Bug::ChildrenBeforeParents => "reshard,compactor-dies",
         Bug::AnyEntryIsOurs | Bug::RangesOverlap => "latency,two-compactors,freeze",

@@ -183,6 +183,9 @@ impl Consumer {
     }
 
     async fn apply(&self, batch: &mut Batch, work: &Work, deadline: Deadline, meter: &Meter) {
+        if bugs::on(Bug::BadRecordHoldsUpItsBatch) && !work.quarantine.is_empty() {
+            return;
+        }
         let cells: Vec<_> =
             work.cells
                 .iter()
@@ -230,6 +233,9 @@ impl Consumer {
                 ),
                 Err(error) => {
                     warn!(%error, "a record could not be quarantined; it comes again");
+                    if bugs::on(Bug::BadRecordTakesItsBatchAlong) {
+                        batch.quarantine_failed(0);
+                    }
                     if !bugs::on(Bug::FailedQuarantineIsDone) {
                         batch.quarantine_failed(index);
                     }
