@@ -31,10 +31,11 @@ use crate::oracle::{Oracle, Pair, fits};
 use crate::parts;
 use crate::plan::LEDGER_DAYS;
 use crate::world::{World, now_ms};
+use crate::verdicts;
 
-const DAY_MS: i64 = 86_400_000;
+pub const DAY_MS: i64 = 86_400_000;
 /// By how much a clock may be off, with some to spare.
-const CLOCKS_OFF_MS: i64 = 2 * 3_600_000;
+pub const CLOCKS_OFF_MS: i64 = 2 * 3_600_000;
 
 /// What earlier looks saw.
 #[derive(Debug, Default)]
@@ -155,7 +156,7 @@ fn look_at_cells(world: &World, oracle: &Oracle, cells: &BTreeMap<Cell, Seen>) {
 }
 
 /// The index of the first record of the stream's life at each index; and of the life that is now.
-fn life_of(world: &World, index: usize) -> usize {
+pub fn life_of(world: &World, index: usize) -> usize {
     let memory = world.memory.lock().unwrap_or_else(PoisonError::into_inner);
     memory.new_streams.iter().filter(|at| **at <= index).count()
 }
@@ -402,7 +403,7 @@ pub async fn end(world: &Arc<World>) {
 
 /// Whether the log says, as it may, that a record is missing: the stream had dropped it when the hole was found, or the
 /// stream itself was no more.
-fn is_lost(world: &World, state: &State, put: &Put, index: usize) -> bool {
+pub fn is_lost(world: &World, state: &State, put: &Put, index: usize) -> bool {
     let life = life_of(world, index);
     let lives = world.memory.lock().unwrap_or_else(PoisonError::into_inner).lives.clone();
     let mut holes = state.lost.iter().filter(|hole| hole.stream.created_ms == lives[life]);
@@ -667,7 +668,7 @@ async fn reconciled(world: &Arc<World>) {
     let context = parts::context(world, &process);
     let scope = recount_compactor::contributions::Scope::all();
     let done = process.run(recount_compactor::reconcile::reconcile(&context, &scope, &|_| {})).await;
-    let verdict = parts::judge(world, &process.name, done.as_ref());
+    let verdict = verdicts::judge(world, &process.name, done.as_ref()).await;
     match verdict {
         Some(Verdict::Clean) => {}
         Some(Verdict::Findings) => {} // judged one by one

@@ -8,6 +8,7 @@
 //! | [`parts`] | the parts as processes that die and stand still |
 //! | [`oracle`] | what the records come to, counted the obvious way |
 //! | [`checks`] | what must hold always, and at the end; [`damage`]: what somebody edits is found and put right; [`bystanders`]: bad records delay no good ones |
+//! | [`verdicts`] | what reconcile may find where nobody damaged anything, key by key |
 //! | [`network`] | the way between the processes and the engines |
 //! | [`clock`], [`process`], [`source`] | virtual time, machines, event IDs by the seed |
 //! | [`trace`] | what happened |
@@ -38,6 +39,7 @@ mod proof;
 mod runner;
 mod source;
 mod trace;
+mod verdicts;
 mod world;
 
 fn main() -> std::process::ExitCode {

@@ -12,7 +12,7 @@ use recount_compactor::bucket::Bucket;
 use recount_compactor::compact::{self, CompactError, Compactor};
 use recount_compactor::context::Context;
 use recount_compactor::contributions::Scope;
-use recount_compactor::reconcile::{Kind, ReconcileError, Reconciled, Verdict, reconcile};
+use recount_compactor::reconcile::reconcile;
 use recount_compactor::repair::repair;
 use recount_consumer::handler::{self, AttemptTimeouts, Clients, Consumer};
 use recount_consumer::metrics::Metrics;
@@ -27,8 +27,9 @@ use tokio::sync::oneshot;
 use crate::bystanders;
 use crate::faults::Fault;
 use crate::network::OPERATOR;
-use crate::plan::{DAY_US, LEDGER_DAYS, MINUTE_US, Risk};
+use crate::plan::{LEDGER_DAYS, MINUTE_US, Risk};
 use crate::process::{Doom, Process};
+use crate::verdicts::judge;
 use crate::world::World;
 
 /// Lambda's timeout of a deployment.
@@ -395,7 +396,7 @@ pub async fn operator(world: Arc<World>, repairs: bool) {
     let context = context(&world, &process);
     if !repairs {
         let done = process.run(reconcile(&context, &Scope::all(), &|_| {})).await;
-        judge(&world, &process.name, done.as_ref());
+        judge(&world, &process.name, done.as_ref()).await;
         return;
     }
     match process.run(repair(&context, &Scope::all(), true, &|_| {})).await {
@@ -406,46 +407,6 @@ pub async fn operator(world: Arc<World>, repairs: bool) {
             world.violated(8, format!("{} repairs what nobody damaged: {:?}", process.name, report.plans));
         }
     }
-}
-
-/// What a reconcile may say of a system that nobody damaged.
-pub fn judge(world: &World, name: &str, done: Option<&Result<Reconciled, ReconcileError>>) -> Option<Verdict> {
-    let report = match done {
-        None => {
-            world.trace(format!("{name}: died"));
-            return None;
-        }
-        Some(Err(error)) => {
-            world.trace(format!("{name}: {error}"));
-            return None;
-        }
-        Some(Ok(reconciled)) => &reconciled.report,
-    };
-    world.trace(format!("{name}: {:?}, {} findings", report.verdict, report.findings.len()));
-    for finding in &report.findings {
-        let lossy = world.may_lose();
-        let allowed = match finding.kind {
-            Kind::Lost => lossy,
-            Kind::Unbacked => lossy,
-            // Counted, not archived, and then forgotten by the ledger: nothing can back it any more. What is created long
-            // before it comes is forgotten sooner. Or what was counted was lost before it was archived, and only a variant
-            // of it came again: then the sums differ, and no event does. (That the number is right, the looks at the cells
-            // say.)
-            Kind::Damaged => {
-                let old = world.clock.now() > LEDGER_DAYS as u64 * DAY_US;
-                let varied = world.has(Fault::Variant) && finding.expected == finding.actual;
-                lossy && (old || varied || world.has(Fault::Late) || world.has(Fault::Ancient))
-            }
-            Kind::Missing => world.has(Fault::NewStream),
-            Kind::TooOld => world.has(Fault::Ancient),
-            Kind::Conflicting => world.has(Fault::Variant),
-            _ => false,
-        };
-        if !allowed {
-            world.violated(8, format!("{name} found, though nobody damaged anything: {finding:?}"));
-        }
-    }
-    Some(report.verdict)
 }
 
 /// The settings of a system under simulation.
