@@ -147,6 +147,8 @@ bugs! {
     LostRangeIsWhole = "lost-range-is-whole" breaks [1];
     /// A record that cannot be judged is tallied, and not kept.
     UndecodableIsSkipped = "undecodable-is-skipped" breaks [1];
+    /// A page without a record counts as the shard's tip.
+    EmptyPageIsTheTip = "empty-page-is-the-tip" breaks [1, 8];
     /// A range begins one record behind the one before it ended.
     RangeSkipsARecord = "range-skips-a-record" breaks [1, 5];
     /// Of a compaction only what it merged is brought to the month's new place, not what it takes over as it is.

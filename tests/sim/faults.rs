@@ -77,12 +77,18 @@ pub enum Fault {
     OtherDefinition,
     /// Somebody edits totals and ledger; repair puts it right.
     Damage,
+    /// A reader of the stream stands still until its iterator has expired.
+    ExpiredIterator,
+    /// Kinesis answers with no record, though there are some (200, and how far behind the tip it is).
+    EmptyPage,
+    /// A copy fails after S3 has begun its answer: status 200, and an error for a body.
+    ErrorInOk,
 }
 
 use Fault::*;
 
 impl Fault {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 37] = [
         Latency,
         Throttle,
         ServerError,
@@ -117,10 +123,14 @@ impl Fault {
         Skew,
         OtherDefinition,
         Damage,
+        // Later ones go behind: so a seed keeps the others that it drew.
+        ExpiredIterator,
+        EmptyPage,
+        ErrorInOk,
     ];
 
     /// The faults of a single request.
-    pub const OF_REQUESTS: [Self; 10] = [
+    pub const OF_REQUESTS: [Self; 13] = [
         Throttle,
         ServerError,
         ResetBefore,
@@ -131,6 +141,9 @@ impl Fault {
         StaleRead,
         Truncated,
         Conflict,
+        ExpiredIterator,
+        EmptyPage,
+        ErrorInOk,
     ];
 
     /// Whether it can strike such a request.
@@ -142,6 +155,8 @@ impl Fault {
             StaleRead => matches!(call.operation.as_str(), "GetItem" | "Query" | "Scan") && !call.consistent,
             Truncated => call.service == Service::S3 && call.operation == "GET",
             Conflict => call.service == Service::S3 && call.conditional,
+            ExpiredIterator | EmptyPage => call.operation == "GetRecords",
+            ErrorInOk => call.copies,
             _ => false,
         }
     }
@@ -178,6 +193,9 @@ pub const SCENARIOS: [(&str, &[Fault]); 8] = [
             Truncated,
             Conflict,
             Brownout,
+            ExpiredIterator,
+            EmptyPage,
+            ErrorInOk,
         ],
     ),
     (
@@ -211,9 +229,10 @@ pub const SCENARIOS: [(&str, &[Fault]); 8] = [
             Freeze,
             Duplicate,
             Late,
+            ErrorInOk,
         ],
     ),
-    ("losses", &[Latency, Trim, Reshard, CompactorDies]),
+    ("losses", &[Latency, Trim, Reshard, CompactorDies, ExpiredIterator, EmptyPage]),
     ("edits", &[Latency, LostAnswer, Throttle, OperatorDies, SlowOperator, Redelivery, Damage]),
 ];
 
@@ -243,6 +262,8 @@ pub struct Call {
     pub consistent: bool,
     /// A write that must not replace anything.
     pub conditional: bool,
+    /// A CopyObject.
+    pub copies: bool,
 }
 
 impl Call {
@@ -267,7 +288,8 @@ fn json(status: u16, kind: &str, message: &str) -> HttpResponse {
 }
 
 fn xml(status: u16, code: &str) -> HttpResponse {
-    let body = format!("<Error><Code>{code}</Code><Message>as the simulation wants it</Message></Error>");
+    let declared = r#"<?xml version="1.0" encoding="UTF-8"?>"#;
+    let body = format!("{declared}<Error><Code>{code}</Code><Message>as the simulation wants it</Message></Error>");
     HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body))
 }
 
@@ -306,6 +328,11 @@ pub fn failed(service: Service, n: u64) -> HttpResponse {
 /// DynamoDB's refusal because of a transaction.
 pub fn transaction_conflict() -> HttpResponse {
     json(400, "com.amazonaws.dynamodb.v20120810#TransactionConflictException", "Transaction is ongoing for the item")
+}
+
+/// A copy that failed when S3 had sent its status already: a 200 may hold an error (API reference, CopyObject).
+pub fn error_in_ok(n: u64) -> HttpResponse {
+    xml(200, if n % 2 == 0 { "InternalError" } else { "SlowDown" })
 }
 
 /// S3's refusal because of another conditional put.

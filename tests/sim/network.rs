@@ -18,7 +18,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures::stream;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -118,6 +118,10 @@ enum Fate {
     Partial(u64),
     Stale(Bytes),
     Truncate(f64),
+    /// Its sender stands still for so long before it is sent.
+    Expire(Duration),
+    /// It is answered without the records.
+    Empty,
 }
 
 impl Network {
@@ -188,6 +192,11 @@ impl Network {
             *state.struck.entry(Fault::QuarantineDown).or_default() += 1;
             return Fate::Refuse(faults::failed(call.service, n));
         }
+        // Kinesis does that often (API reference, GetRecords).
+        let emptied = self.weather.faults.contains(&Fault::EmptyPage) && Fault::EmptyPage.strikes(call);
+        if emptied && state.rng.u8(..) < 50 {
+            return Fate::Empty;
+        }
         // There are few puts that must not replace anything, and much depends on them.
         let rate = if call.conditional { self.weather.rate * 4.0 } else { self.weather.rate };
         if state.rng.f64() >= rate {
@@ -208,6 +217,12 @@ impl Network {
             Fault::Conflict => Fate::Refuse(faults::conflict()),
             Fault::Partial => Fate::Partial(n),
             Fault::Truncated => Fate::Truncate(state.rng.f64()),
+            Fault::ErrorInOk if n % 2 == 0 => Fate::Refuse(faults::error_in_ok(n / 2)),
+            Fault::ErrorInOk => Fate::Belie(faults::error_in_ok(n / 2)),
+            // Counted where the engine says so.
+            Fault::ExpiredIterator => {
+                return Fate::Expire(Duration::from_micros(5 * MINUTE_US + state.rng.u64(0..3 * MINUTE_US)));
+            }
             Fault::StaleRead => {
                 let old = body.and_then(|body| state.answered.get(&format!("{}{body}", call.operation)));
                 match old.and_then(|old| old.first()).cloned() {
@@ -236,6 +251,9 @@ impl Network {
             // One in 32 takes up to a hundred times as long.
             if state.rng.u8(..) < 8 { state.rng.u64(0..most * 100) } else { state.rng.u64(0..most) }
         };
+        if us > SLOW_US {
+            from.strike(service == Service::S3);
+        }
         self.clock.sleep(Duration::from_micros(us))
     }
 
@@ -251,9 +269,6 @@ impl Network {
             Some(Doom::Before(_)) => {
                 self.trace.note(format!("{} dies before {call}", from.name));
                 from.kill();
-        if us > SLOW_US {
-            from.strike(service == Service::S3);
-        }
                 return pending().await;
             }
             doom => doom.is_some(),
@@ -263,6 +278,14 @@ impl Network {
         }
         let canonical = body.as_ref().map(canonical);
         let fate = self.fate(&call, canonical.as_deref());
+        if !matches!(fate, Fate::Deliver) {
+            from.strike(call.service == Service::S3);
+        }
+        if let Fate::Expire(stands) = fate {
+            self.trace.note(format!("{} stands still for {stands:?} before {call}", from.name));
+            from.freeze(stands, n % 2 == 0);
+            self.clock.sleep(stands).await;
+        }
         let (answer, answered) = oneshot::channel();
         let network = Arc::clone(&self);
         let sender = Arc::clone(&from);
@@ -278,9 +301,6 @@ impl Network {
             let _ = answer.send(told);
         });
         match answered.await {
-        if !matches!(fate, Fate::Deliver) {
-            from.strike(call.service == Service::S3);
-        }
             Ok(answer) => answer,
             Err(_) => pending().await, // no answer will ever come
         }
@@ -339,8 +359,12 @@ impl Network {
         let status = answer.status().as_u16();
         let answer = collect(answer).await;
         note(&status.to_string());
+        let asked = body.as_ref().and_then(|body| body["ShardIterator"].as_str().map(str::to_owned));
         if status == 200 && matches!(call.operation.as_str(), "PutRecords" | "PutRecord") {
             self.note_puts(body.as_ref(), &answer.1, arrived_us);
+        }
+        if status == 400 && call.operation == "GetRecords" && is_expired(&answer.1) {
+            self.note_fault(Fault::ExpiredIterator);
         }
         if status == 200
             && call.service == Service::DynamoDb
@@ -359,8 +383,29 @@ impl Network {
             Fate::LoseAnswer => reset("the connection was closed before the answer"),
             Fate::Late(_) => None,
             Fate::Truncate(at) => Some(Ok(truncated(answer, at))),
+            Fate::Empty => Some(Ok(self.emptied(answer, asked.as_deref()))),
             _ => Some(Ok(whole(answer))),
         }
+    }
+
+    /// The answer of GetRecords without its records: its next iterator stands where the one that was asked for stood, and is
+    /// as young as the answer. Where there is none to leave out, as it is: at the tip nothing is ahead.
+    fn emptied(&self, answer: Collected, asked: Option<&str>) -> HttpResponse {
+        let mut page: Value = serde_json::from_slice(&answer.1).unwrap_or_default();
+        let now_ms = self.aws.now_us() / 1_000;
+        let first = page["Records"][0]["ApproximateArrivalTimestamp"].as_f64();
+        let (Some(arrived), Some(next)) = (first, asked.and_then(|asked| issued_now(asked, now_ms))) else {
+            return whole(answer);
+        };
+        page["Records"] = json!([]);
+        page["NextShardIterator"] = next.into();
+        page["MillisBehindLatest"] = (now_ms - (arrived * 1e3) as i64).max(1).into();
+        if let Some(members) = page.as_object_mut() {
+            members.remove("ChildShards"); // those come with the shard's end
+        }
+        self.note_fault(Fault::EmptyPage);
+        self.trace.note("the records of that page are left out".to_owned());
+        json_answer(&page)
     }
 
     /// What was put, by request and answer. A record that was not taken has no sequence number in the answer.
@@ -444,7 +489,21 @@ fn fate_name(fate: &Fate) -> &'static str {
         Fate::Partial(_) => "done in part",
         Fate::Stale(_) => "answered with what was true before",
         Fate::Truncate(_) => "cut short",
+        Fate::Expire(_) => "sent late",
+        Fate::Empty => "answered without records",
     }
+}
+
+fn is_expired(body: &[u8]) -> bool {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    body["__type"].as_str().is_some_and(|kind| kind.ends_with("ExpiredIteratorException"))
+}
+
+/// An iterator of the engine, issued anew at the same place. Its last part is when it was issued.
+fn issued_now(iterator: &str, now_ms: i64) -> Option<String> {
+    let plain = String::from_utf8(URL_SAFE_NO_PAD.decode(iterator).ok()?).ok()?;
+    let (place, _) = plain.rsplit_once(':')?;
+    Some(URL_SAFE_NO_PAD.encode(format!("{place}:{now_ms}")))
 }
 
 type Collected = (HttpResponse, Bytes);
@@ -507,7 +566,14 @@ fn read(request: &HttpRequest) -> (Call, Option<Value>) {
     }
     let consistent = body["ConsistentRead"].as_bool() == Some(true);
     (
-        Call { service, operation: operation.to_owned(), about: about.join(" "), consistent, conditional: false },
+        Call {
+            service,
+            operation: operation.to_owned(),
+            about: about.join(" "),
+            consistent,
+            conditional: false,
+            copies: false,
+        },
         Some(body),
     )
 }
@@ -529,6 +595,7 @@ fn read_s3(request: &HttpRequest) -> Call {
         about: format!("/{path}{}{copied}{range}", query.join("&")),
         consistent: true,
         conditional,
+        copies: !copied.is_empty(),
     }
 }
 

@@ -38,7 +38,8 @@ fn meant(bug: Bug) -> &'static str {
         Bug::LostAnswerIsForgotten | Bug::PreviousEntryIsNotFinished | Bug::UploadDeletedBeforeCopy => {
             "lost-answer,server-error,compactor-dies,two-compactors"
         }
-        Bug::FailedUploadIsCommitted | Bug::FailedCopyIsDone => "server-error,brownout,late-request",
+        Bug::FailedUploadIsCommitted | Bug::FailedCopyIsDone => "server-error,brownout,late-request,error-in-ok",
+        Bug::EmptyPageIsTheTip => "empty-page,latency",
         Bug::DedupesOnlyWithinACommit | Bug::DedupesOnlyOneMonth | Bug::TallySkipsDuplicates => "duplicate,late",
         Bug::ConflictIsADuplicate => "variant",
         Bug::LostRangeIsWhole => "trim",

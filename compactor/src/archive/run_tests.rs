@@ -373,6 +373,7 @@ fn invariants_1_5_6_show_the_deliberate_bugs() {
         Bug::TallySkipsDuplicates,
         Bug::UndecodableIsSkipped,
         Bug::RangeSkipsARecord,
+        Bug::EmptyPageIsTheTip,
         Bug::RangesOverlap,
         Bug::SequenceNumbersAsText,
     ] {
