@@ -1,4 +1,4 @@
-//! What must hold: at any moment ([`look`]), and at the end when everything has arrived ([`end`], [`relayed`]).
+//! What must hold: at any moment ([`look`]), and at the end when everything has arrived ([`end`]).
 //!
 //! Looks go to the engines without a network in between and without a pause: each sees one moment of everything.
 
@@ -25,13 +25,14 @@ use recount_schemas::archive::column;
 use recount_schemas::quarantine::{self, Quarantined};
 use recount_schemas::{Cell, EventKey, Month, SequenceNumber, ShardId};
 
+use crate::capture;
 use crate::faults::Fault;
 use crate::network::{OPERATOR, Put};
 use crate::oracle::{Oracle, Pair, fits};
 use crate::parts;
 use crate::plan::LEDGER_DAYS;
-use crate::world::{World, now_ms};
 use crate::verdicts;
+use crate::world::{World, now_ms};
 
 pub const DAY_MS: i64 = 86_400_000;
 /// By how much a clock may be off, with some to spare.
@@ -44,6 +45,8 @@ pub struct Memory {
     pub new_streams: Vec<usize>,
     /// When each life of the stream began, ms since 1970.
     pub lives: Vec<i64>,
+    /// Every change that the table's stream ever had, by its place.
+    pub changes: BTreeMap<u64, Item>,
     archived: BTreeSet<EventKey>,
     cells: BTreeMap<Cell, (u64, BTreeSet<EventKey>)>,
     progress: BTreeMap<(i64, ShardId), SequenceNumber>,
@@ -69,16 +72,16 @@ impl Seen {
     fn total(&self) -> Pair {
         (self.look.events, self.look.sums.first().map_or(0, |sum| sum.to_string().parse().unwrap()))
     }
-}
-
-/// All cells, as they are now.
-pub async fn cells(world: &World) -> Result<BTreeMap<Cell, Seen>, String> {
-    let totals = &world.admin.totals;
 
     /// Whether it has the event, or has listed it as too old.
     pub fn settles(&self, key: &EventKey) -> bool {
         self.ledger.contains(key) || self.too_old.contains(key)
     }
+}
+
+/// All cells, as they are now.
+pub async fn cells(world: &World) -> Result<BTreeMap<Cell, Seen>, String> {
+    let totals = &world.admin.totals;
     let looks: Vec<(Cell, Look)> = totals.scan_cells().try_collect().await.map_err(|e| e.to_string())?;
     let mut cells = BTreeMap::new();
     for (cell, look) in looks {
@@ -102,6 +105,7 @@ pub async fn cells(world: &World) -> Result<BTreeMap<Cell, Seen>, String> {
 
 /// What must hold always, holds now.
 pub async fn look(world: &Arc<World>) {
+    capture::note(world);
     world.engines.dynamo().maintain().unwrap();
     let oracle = world.oracle();
     let cells = match cells(world).await {
@@ -343,30 +347,6 @@ async fn look_at_listing(world: &World, state: &State) {
     }
 }
 
-/// Every change of the table is in the stream, and those of an item in their order.
-pub async fn relayed(world: &World, items: &[Item]) {
-    let mut first: BTreeMap<String, usize> = BTreeMap::new();
-    for (i, put) in world.network.puts().iter().enumerate() {
-        let record: serde_json::Value = serde_json::from_slice(&put.data).unwrap_or_default();
-        if let Some(id) = record["eventID"].as_str() {
-            first.entry(id.to_owned()).or_insert(i);
-        }
-    }
-    let mut last: BTreeMap<String, usize> = BTreeMap::new();
-    for item in items {
-        let record: serde_json::Value = serde_json::from_slice(&item.json).unwrap();
-        let id = record["eventID"].as_str().unwrap();
-        let key = record["dynamodb"]["Keys"]["scan_id"]["S"].as_str().unwrap().to_owned();
-        let Some(place) = first.get(id) else {
-            world.violated(1, format!("the change {id} of {key} never reached the stream"));
-            continue;
-        };
-        if last.insert(key.clone(), *place).is_some_and(|before| before > *place) {
-            world.violated(1, format!("the changes of {key} are in the stream in another order"));
-        }
-    }
-}
-
 /// Everything has arrived: now totals, archive, log and reconcile must say what the oracle says.
 pub async fn end(world: &Arc<World>) {
     if world.is_violated() {
@@ -396,6 +376,7 @@ pub async fn end(world: &Arc<World>) {
     all_counted(world, &oracle, &cells);
     recounted(world, &oracle, &state, &rows).await;
     reconciled(world).await;
+    capture::audited(world, &rows.iter().map(|row| row.key).collect()).await;
     if world.has(Fault::Damage) && !world.is_violated() {
         crate::damage::damage(world, &oracle).await;
     }

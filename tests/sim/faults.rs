@@ -83,12 +83,14 @@ pub enum Fault {
     EmptyPage,
     /// A copy fails after S3 has begun its answer: status 200, and an error for a body.
     ErrorInOk,
+    /// The relay is off for longer than DynamoDB keeps the table's stream.
+    RelayOff,
 }
 
 use Fault::*;
 
 impl Fault {
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Latency,
         Throttle,
         ServerError,
@@ -127,6 +129,7 @@ impl Fault {
         ExpiredIterator,
         EmptyPage,
         ErrorInOk,
+        RelayOff,
     ];
 
     /// The faults of a single request.
@@ -232,7 +235,7 @@ pub const SCENARIOS: [(&str, &[Fault]); 8] = [
             ErrorInOk,
         ],
     ),
-    ("losses", &[Latency, Trim, Reshard, CompactorDies, ExpiredIterator, EmptyPage]),
+    ("losses", &[Latency, Trim, Reshard, CompactorDies, ExpiredIterator, EmptyPage, RelayOff]),
     ("edits", &[Latency, LostAnswer, Throttle, OperatorDies, SlowOperator, Redelivery, Damage]),
 ];
 

@@ -8,6 +8,7 @@
 //! | [`parts`] | the parts as processes that die and stand still |
 //! | [`oracle`] | what the records come to, counted the obvious way |
 //! | [`checks`] | what must hold always, and at the end; [`damage`]: what somebody edits is found and put right; [`bystanders`]: bad records delay no good ones |
+//! | [`capture`] | the table's changes through the relay, and what audit says of those that got lost |
 //! | [`verdicts`] | what reconcile may find where nobody damaged anything, key by key |
 //! | [`network`] | the way between the processes and the engines |
 //! | [`clock`], [`process`], [`source`] | virtual time, machines, event IDs by the seed |
@@ -24,6 +25,7 @@ mod naive;
 mod records;
 
 mod bystanders;
+mod capture;
 mod checks;
 mod cli;
 mod clock;

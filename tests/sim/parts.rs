@@ -164,21 +164,6 @@ impl Lambda {
 
 type Answer = Result<Vec<u8>, String>;
 
-impl Part {
-    async fn invoke(&self, payload: &[u8], deadline: Deadline) -> Answer {
-        match self {
-            Self::Consumer(consumer) => {
-                let report = consumer.process(payload, deadline).await.map_err(|e| e.to_string())?;
-                serde_json::to_vec(&handler::response(&report)).map_err(|e| e.to_string())
-            }
-            Self::Relay(relay) => {
-                let answer = relay.handle(payload, deadline).await.map_err(|e| e.to_string())?;
-                serde_json::to_vec(&answer).map_err(|e| e.to_string())
-            }
-        }
-    }
-}
-
 #[async_trait]
 impl Function for Lambda {
     async fn invoke(&self, payload: Bytes) -> Result<Vec<u8>, FunctionError> {
@@ -187,6 +172,10 @@ impl Function for Lambda {
         let mut hasher = DefaultHasher::new();
         (world.plan.seed, &payload).hash(&mut hasher);
         world.clock.sleep(Duration::from_micros(hasher.finish() % 50_000)).await;
+        let off = world.plan.relay_off.filter(|_| self.role == Role::Relay);
+        if off.is_some_and(|(from, to)| (from..to).contains(&world.clock.now())) {
+            return Err(FunctionError::Failed("switched off".to_owned()));
+        }
         let environment = self.environment().await.map_err(FunctionError::Failed)?;
         self.fate(&environment.process);
         if self.role == Role::Consumer && !world.is_calm() && world.draw() < world.plan.doubled_batches {

@@ -96,6 +96,8 @@ pub struct Plan {
     pub more: Vec<(String, Vec<u8>)>,
     /// When no compactor runs: from, to.
     pub archive_pause: Option<(u64, u64)>,
+    /// When the relay is off: from, to.
+    pub relay_off: Option<(u64, u64)>,
     pub commit_bytes: u64,
     pub page_records: i32,
     pub consumer: Risk,
@@ -136,6 +138,7 @@ pub fn draw_faults(seed: u64) -> BTreeSet<Fault> {
         Fault::Variant,
         Fault::OtherDefinition,
         Fault::QuarantineDown,
+        Fault::RelayOff,
     ];
     let mut faults: BTreeSet<Fault> =
         Fault::ALL.into_iter().filter(|fault| rng.u8(..) < if rare.contains(fault) { 48 } else { 110 }).collect();
@@ -155,7 +158,7 @@ impl Plan {
         let has = |fault| faults.contains(&fault);
         let mut rng = rng(seed, "shape");
         let epoch_us = (ENDS[rng.usize(0..ENDS.len())] - rng.i64(0..86_400)) * 1_000_000;
-        let long = has(Fault::Trim) || has(Fault::Ancient);
+        let long = [Fault::Trim, Fault::Ancient, Fault::RelayOff].into_iter().any(has);
         let span = if long { rng.u64(3 * DAY_US..25 * DAY_US) } else { rng.u64(2 * HOUR_US..2 * DAY_US) };
         let pauses = has(Fault::Trim);
         let archive_pause = pauses.then(|| {
@@ -199,6 +202,7 @@ impl Plan {
             merged_inputs: rng.usize(2..8),
             archive_every: Duration::from_micros(every),
             archive_pause,
+            relay_off: has(Fault::RelayOff).then(|| relay_off(seed, span)),
             commit_bytes: rng.u64(2_000..40_000),
             page_records: rng.i32(3..40),
             consumer: risk(Fault::ConsumerDies, &mut rng),
@@ -295,9 +299,31 @@ impl Plan {
                 self.acts.push((together[0].0, Act::Stream(records)));
             }
         }
+        if let Some((off, on)) = self.relay_off {
+            self.write_beside(&mut made, size, off, on);
+        }
         if self.has(Fault::Damage) {
             self.write_more(&mut made, size);
         }
+    }
+
+    /// Items that are changed before, while and after the relay is off.
+    fn write_beside(&mut self, made: &mut usize, size: u64, off: u64, on: u64) {
+        let mut rng = rng(self.seed, "beside");
+        let dropped = off..on - 25 * HOUR_US;
+        for _ in 0..3 {
+            let count = (rng.u64(3..20) * size).div_ceil(100) as usize;
+            let mut writes = table_writes(&mut rng, count, made, self.epoch_us);
+            let later = writes.split_off(rng.usize(0..=writes.len()));
+            let last = later.clone().split_off(rng.usize(0..=later.len()));
+            for (at, writes) in [(off - HOUR_US, writes), (rng.u64(dropped.clone()), later), (on + HOUR_US, last)] {
+                if !writes.is_empty() {
+                    self.acts.push((at, Act::Table(writes)));
+                }
+            }
+        }
+        // Whoever looks, lets DynamoDB drop what is too old.
+        self.acts.push((on, Act::Look));
     }
 
     /// What is written while somebody repairs.
@@ -452,6 +478,13 @@ impl Plan {
             self.acts.push((rng.u64(span / 4..span), Act::NewStream));
         }
     }
+}
+
+/// When the relay is off, in a history of so many µs: for longer than DynamoDB keeps what it would have read.
+fn relay_off(seed: u64, span: u64) -> (u64, u64) {
+    let mut rng = rng(seed, "relay-off");
+    let from = rng.u64(span / 8..span / 3);
+    (from, from + rng.u64(27 * HOUR_US..40 * HOUR_US))
 }
 
 fn weather(seed: u64, faults: &BTreeSet<Fault>) -> Weather {

@@ -26,6 +26,7 @@ use recount_schemas::host::SharedHost;
 use recount_schemas::{Definition, Settings};
 use tokio::sync::watch;
 
+use crate::capture;
 use crate::checks;
 use crate::clock::Clock;
 use crate::faults::Fault;
@@ -531,7 +532,7 @@ async fn live(world: &Arc<World>) {
     // Batches that were counted as done may still be worked on a second time.
     world.clock.sleep(Duration::from_micros(2 * MINUTE_US)).await;
     checks::look(world).await;
-    checks::relayed(world, &relay_records(world)).await;
+    capture::relayed(world);
     checks::end(world).await;
     stop.send_replace(true);
 }
@@ -540,27 +541,6 @@ fn skew_off(world: &World) {
     let mut state = world.state();
     state.skew_us = 0;
     state.machines.iter().filter_map(Weak::upgrade).for_each(|machine| machine.set_skew(0));
-}
-
-/// Every record that the table's stream ever had, as the relay was given it.
-fn relay_records(world: &World) -> Vec<recount_local::mapping::Item> {
-    let host = Arc::clone(world.engines.kinesis().host());
-    let source = DynamoSource::new(world.engines.dynamo().database().clone(), "scans", host);
-    let source = Renamed { inner: source, seed: world.plan.seed };
-    let listing = source.list().unwrap();
-    let mut items = Vec::new();
-    for shard in &listing.shards {
-        let mut from = 0;
-        loop {
-            let page = source.read(shard, from, 1_000, 64 << 20).unwrap();
-            from = page.next;
-            items.extend(page.items);
-            if !page.more {
-                break;
-            }
-        }
-    }
-    items
 }
 
 /// Where objects are kept: in memory, where the machine has such a place.
