@@ -54,13 +54,22 @@ fn meant(bug: Bug) -> &'static str {
 /// Why no history shows a bug, and what does.
 pub fn not_here(bug: Bug) -> Option<&'static str> {
     Some(match bug {
-        Bug::SequenceNumbersAsText => "the stream's numbers all have 56 digits; shown by a unit test of positions",
-        Bug::RelayDropsUnreadable => "DynamoDB Streams never leave a sequence number out; shown by a test of the relay",
+        Bug::SequenceNumbersAsText => {
+            "the stream's numbers all have 56 digits; shown by recount-consumer's \
+             sequence_numbers_are_compared_as_numbers_and_shards_apart"
+        }
+        Bug::RelayDropsUnreadable => {
+            "DynamoDB Streams never leave a sequence number out; shown by recount-producer's \
+             what_cannot_be_named_fails_the_invocation"
+        }
         Bug::PageOfTheSameEpochCounts => {
             "both looks of a reconcile must read a cell's item, and its pages only when it was sealed again; 200 histories of slow \
-             operators did not; shown by a model test of reconcile"
+             operators did not; shown by recount-compactor's a_page_of_the_items_own_epoch_that_counts_is_found"
         }
-        Bug::RelayDropsTooLarge => "no item of a history is above the stream's limit; shown by a test of the relay",
+        Bug::RelayDropsTooLarge => {
+            "no item of a history is above the stream's limit; shown by recount-producer's \
+             invariant_1_the_largest_record_is_sent_and_one_more_byte_goes_to_quarantine"
+        }
         _ => return None,
     })
 }

@@ -192,6 +192,13 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "bugs")]
+    #[test]
+    fn a_deliberate_bug_that_drops_them_is_noticed() {
+        let dropped = || bugs::within(Bug::RelayDropsUnreadable, what_cannot_be_named_fails_the_invocation);
+        assert!(std::panic::catch_unwind(dropped).is_err());
+    }
+
     #[test]
     fn an_event_has_its_limits() {
         let event = |records: usize| format!(r#"{{"Records":[{}]}}"#, vec!["0"; records].join(","));

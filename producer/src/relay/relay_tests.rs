@@ -255,5 +255,6 @@ fn the_tests_of_the_relay_show_the_deliberate_bugs() {
     let shows = |bug, test: fn()| assert!(std::panic::catch_unwind(|| within(bug, test)).is_err(), "{bug}");
     shows(Bug::RefusedPutIsDelivered, a_refused_record_is_sent_again_before_any_later_one_of_its_item);
     shows(Bug::RelayReportsHighestUnsettled, past_the_deadline_nothing_is_begun_and_all_is_reported);
+    shows(Bug::RelayDropsTooLarge, invariant_1_the_largest_record_is_sent_and_one_more_byte_goes_to_quarantine);
     shows(Bug::SequenceNumbersAsText, past_the_deadline_nothing_is_begun_and_all_is_reported);
 }
