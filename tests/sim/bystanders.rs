@@ -37,12 +37,14 @@ const LONG_MS: u64 = 30_000;
 pub struct Before {
     tables: u64,
     objects: u64,
+    /// Whether it stood still already.
+    stood: bool,
 }
 
 /// See [`Before`].
 pub fn before(process: &Process) -> Before {
     let (tables, objects) = process.struck();
-    Before { tables, objects }
+    Before { tables, objects, stood: process.stands() }
 }
 
 struct Record {
@@ -80,7 +82,7 @@ pub async fn held(
 ) {
     let (tables, objects) = process.struck();
     let (tables, objects) = (tables != before.tables, objects != before.objects);
-    if tables {
+    if tables || before.stood {
         return;
     }
     let records = records(world, payload);

@@ -167,6 +167,11 @@ impl Process {
         self.state().struck
     }
 
+    /// Whether it stands still now.
+    pub fn stands(&self) -> bool {
+        self.machine.clock.now() < self.state().frozen_until
+    }
+
     /// Counts a request. What the process is to suffer at it.
     pub fn sends(&self, writes: bool) -> Option<Doom> {
         let mut state = self.state();
