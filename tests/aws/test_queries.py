@@ -47,6 +47,15 @@ def free_port():
         return free.getsockname()[1]
 
 
+# What `recount recompute --engine athena` asks, with its places filled.
+ENGINE = ROOT / "infra/aws/athena/engine/recompute.sql"
+
+
+def engine():
+    question = "".join(line for line in ENGINE.read_text().splitlines(keepends=True) if not line.startswith("--"))
+    return question.replace("{table}", "'scans'").replace("{sums}", ",\n    sum(measure_bytes) AS sum_bytes")
+
+
 class Grammar(unittest.TestCase):
     def test_each_is_one_statement_of_athena(self):
         for name, text in QUERIES.items():
@@ -56,6 +65,11 @@ class Grammar(unittest.TestCase):
                     self.assertIsNotNone(statement)
                     self.assertEqual(isinstance(statement, sqlglot.exp.Create), name in VIEWS)
                     self.assertEqual(len(list(statement.find_all(sqlglot.exp.Command))), 0, "not understood")
+
+    def test_the_question_of_a_recount_is_one_statement_of_athena(self):
+        for dialect in ("athena", "trino"):
+            (statement,) = sqlglot.parse(engine(), dialect=dialect, error_level=sqlglot.ErrorLevel.RAISE)
+            self.assertIsInstance(statement, sqlglot.exp.Select)
 
     def test_they_read_only_what_there_is(self):
         tables = {"events", "monthly_totals", "yearly_totals", "findings", *VIEWS}
@@ -195,6 +209,13 @@ class OverAnArchive(unittest.TestCase):
                                ("monthly_totals", self.monthly), ("yearly_totals", self.yearly)):
             with self.subTest(view):
                 self.assertEqual(self.view(view), dict(expected))
+
+    def test_the_question_of_a_recount_gives_the_totals_and_the_rows_of_each_file(self):
+        rows = self.database.execute(engine().replace('"$path"', "filename")).fetchall()
+        totals = {(group, month): (events, size) for month, group, file, _, events, size in rows if file is None and events}
+        self.assertEqual(totals, self.monthly)
+        files = {(month, file): archived for month, _, file, archived, *_ in rows if file is not None}
+        self.assertEqual(files, {(row["month"], row["file"]): row["events"] for row in self.query("rows_by_file")})
 
     def test_the_views_leave_out_other_tables_and_rows_without_a_group(self):
         columns = "* REPLACE ('other' AS source_table)", "* REPLACE (CAST(NULL AS VARCHAR) AS group_key)"
