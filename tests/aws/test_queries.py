@@ -53,7 +53,8 @@ ENGINE = ROOT / "infra/aws/athena/engine/recompute.sql"
 
 def engine():
     question = "".join(line for line in ENGINE.read_text().splitlines(keepends=True) if not line.startswith("--"))
-    return question.replace("{table}", "'scans'").replace("{sums}", ",\n    sum(measure_bytes) AS sum_bytes")
+    return question.replace("{table}", "'scans'").replace(
+        "{sums}", ",\n    sum(CASE WHEN class = 'insert' AND source_table = 'scans' THEN measure_bytes END) AS sum_bytes")
 
 
 class Grammar(unittest.TestCase):
