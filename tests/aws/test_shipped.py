@@ -43,6 +43,9 @@ class Api(http.server.ThreadingHTTPServer):
         self.events, self.answers, self.asked = queue.Queue(), queue.Queue(), queue.Queue()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, *_):
+        pass  # a function that is killed leaves its request for the next event
+
 
 class Invocation(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
