@@ -71,5 +71,6 @@ pub mod why;
 
 #[cfg(test)]
 mod testing;
-#[cfg(all(test, feature = "aws"))]
+#[cfg(test)]
+#[cfg(feature = "aws")]
 mod testing_aws;

@@ -137,7 +137,7 @@ async fn table(context: &Context, name: &str) -> Fact<Table> {
 
 /// A table that must be readable: one that is described and refuses a Query is not seen.
 async fn readable(context: &Context, table: Fact<Table>, name: &str) -> Fact<Table> {
-    if !table.seen().is_some_and(|table| table.key.first().is_some_and(|(name, _)| name == "pk")) {
+    if table.seen().is_none_or(|table| table.key.first().is_none_or(|(name, _)| name != "pk")) {
         return table;
     }
     let nobody = AttributeValue::S("recount#doctor".to_owned());
@@ -178,7 +178,7 @@ async fn stream(context: &Context) -> Fact<Stream> {
         },
         |code| (code == "ResourceNotFoundException").then(|| Fact::Is(gone())),
     );
-    if !described.seen().is_some_and(|stream| !stream.arn.is_empty()) {
+    if described.seen().is_none_or(|stream| stream.arn.is_empty()) {
         return described;
     }
     match fact(context.kinesis.list_shards().stream_name(name).max_results(1).send().await, drop, |_| None) {
