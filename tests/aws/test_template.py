@@ -35,8 +35,8 @@ class TemplateTest(unittest.TestCase):
     def both(self):
         return (("kinesis", self.kinesis), ("relay", self.relay))
 
-    def kept(self, table):
-        self.assertEqual((table["DeletionPolicy"], table["UpdateReplacePolicy"]), ("Retain", "Retain"))
+    def kept(self, table, policy="Retain"):
+        self.assertEqual((table["DeletionPolicy"], table["UpdateReplacePolicy"]), (policy, "Retain"))
         properties = table["Properties"]
         self.assertEqual(properties["BillingMode"], "PAY_PER_REQUEST")
         self.assertEqual(properties["PointInTimeRecoverySpecification"], {"PointInTimeRecoveryEnabled": True})
@@ -112,7 +112,8 @@ class Source(TemplateTest):
     def test_a_made_table_is_kept_backed_up_and_encrypted(self):
         for how, template in self.both():
             with self.subTest(how):
-                self.kept(template.resources["SourceTable"])
+                # It has a name, and would be in the way of the attempt after one that failed.
+                self.kept(template.resources["SourceTable"], "RetainExceptOnCreate")
                 table = template.properties("SourceTable")
                 self.assertEqual(table["TableName"], "scans")
                 self.assertEqual(table["AttributeDefinitions"], [{"AttributeName": "scan_id", "AttributeType": "S"}])
@@ -136,7 +137,8 @@ class Source(TemplateTest):
 
     def test_the_stream_keeps_seven_days_and_is_kept_itself(self):
         stream = self.kinesis.resources["Stream"]
-        self.assertEqual((stream["DeletionPolicy"], stream["UpdateReplacePolicy"]), ("Retain", "Retain"))
+        # Empty it costs as much, so an attempt that failed leaves none.
+        self.assertEqual((stream["DeletionPolicy"], stream["UpdateReplacePolicy"]), ("RetainExceptOnCreate", "Retain"))
         self.assertEqual(stream["Properties"], {
             "RetentionPeriodHours": 7 * 24,
             "StreamModeDetails": {"StreamMode": "ON_DEMAND"},
@@ -215,6 +217,10 @@ class Bucket(TemplateTest):
         self.assertEqual(rules[:-1], self.rules)
         self.assertEqual((rules[-1]["Prefix"], rules[-1]["NoncurrentVersionExpiration"]), ("_staging/", {"NoncurrentDays": 30}))
         self.assertNotIn("ExpirationInDays", rules[-1])
+
+    def test_the_policy_is_kept_with_the_bucket(self):
+        policy = self.kinesis.resources["BucketPolicy"]
+        self.assertEqual((policy["DeletionPolicy"], policy["UpdateReplacePolicy"]), ("Retain", "Retain"))
 
     def statements(self):
         policy = self.kinesis.properties("BucketPolicy")
@@ -487,18 +493,18 @@ class Alarms(TemplateTest):
             "AWS/Lambda OnFailureDestinationDeliveredEventCount EventSourceMappingUUID=<ConsumerMapping> Sum, 300 s",
             "AWS/Lambda DroppedEventCount EventSourceMappingUUID=<ConsumerMapping> Sum, 300 s",
             "AWS/Lambda DestinationDeliveryFailures FunctionName=<Consumer> Sum, 300 s",
-            "above 0 in 1 of 1, no data: notBreaching",
+            "above 0 in 1 of 3, no data: notBreaching",
         ],
         "StreamThrottled": [
             "AWS/Kinesis WriteProvisionedThroughputExceeded StreamName=<Stream> Sum, 300 s",
             "AWS/Kinesis ReadProvisionedThroughputExceeded StreamName=<Stream> Sum, 300 s",
-            "above 0 in 3 of 3, no data: notBreaching",
+            "above 0 in 3 of 4, no data: notBreaching",
         ],
         "TablesThrottled": [
             "AWS/DynamoDB WriteThrottleEvents TableName=<TotalsTable> Sum, 300 s",
             "AWS/DynamoDB WriteThrottleEvents TableName=<LedgerTable> Sum, 300 s",
             "AWS/DynamoDB WriteThrottleEvents TableName=<ProgressTable> Sum, 300 s",
-            "above 0 in 3 of 3, no data: notBreaching",
+            "above 0 in 3 of 4, no data: notBreaching",
         ],
         "Quarantined": [
             "Recount Quarantined Stream=<Stream> Sum, 300 s",
@@ -548,7 +554,7 @@ class Alarms(TemplateTest):
             "AWS/Lambda OnFailureDestinationDeliveredEventCount EventSourceMappingUUID=<RelayMapping> Sum, 300 s",
             "AWS/Lambda DroppedEventCount EventSourceMappingUUID=<RelayMapping> Sum, 300 s",
             "AWS/Lambda DestinationDeliveryFailures FunctionName=<Relay> Sum, 300 s",
-            "above 0 in 1 of 1, no data: notBreaching",
+            "above 0 in 1 of 3, no data: notBreaching",
         ],
         "RelayQuarantined": [
             "Recount/Relay recount-quarantined Sum, 300 s",
@@ -571,6 +577,7 @@ class Alarms(TemplateTest):
             lines = [self.metric(one["Metric"], one["Stat"], one["Period"]) for one in stats]
             if parts:
                 self.assertEqual(query, {"Id": "all", "Expression": "+".join(f"FILL({one['Id']},0)" for one in parts)})
+                self.assertLess(alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"], "FILL makes a zero of what comes late")
             else:
                 lines = [f"{query['Expression']}, {query['Period']} s"]
         self.assertEqual(alarm["ComparisonOperator"], "GreaterThanThreshold")
@@ -666,9 +673,10 @@ class Text(TemplateTest):
     def test_everything_that_holds_data_is_kept(self):
         for how, template in self.both():
             for name, resource in template.resources.items():
-                if resource["Type"] in ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::Kinesis::Stream"):
+                if resource["Type"] in ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::S3::BucketPolicy", "AWS::Kinesis::Stream"):
                     with self.subTest(name, capture=how):
-                        self.assertEqual((resource["DeletionPolicy"], resource["UpdateReplacePolicy"]), ("Retain", "Retain"))
+                        self.assertIn(resource["DeletionPolicy"], ("Retain", "RetainExceptOnCreate"))
+                        self.assertEqual(resource["UpdateReplacePolicy"], "Retain")
 
 
 if __name__ == "__main__":
