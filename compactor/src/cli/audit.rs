@@ -33,7 +33,8 @@ pub struct ReadingArgs {
     /// Read units a second at most; all that the table gives where absent.
     #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Keep what was read in this directory: the same command goes on there after a crash. It takes the table's size.
+    /// Keep what was read in this directory: the same command goes on there after a crash. It takes the table's size. One
+    /// reading, one directory: named again later, it answers from what was read then, and not from the table.
     #[arg(long, value_name = "DIR")]
     pub work: Option<PathBuf>,
 }
@@ -59,7 +60,9 @@ the tip, compares, and looks again at what differs; changes nothing.
 Finding kinds: never_captured differs deletion_missed insert_missing captured_twice quarantined.
 
 Examples:
-  recount audit --rate 100 --work /var/tmp/audit        a Scan at 100 read units a second, to be gone on with after a crash
+  recount audit --rate 100 --work /var/tmp/audit-2026-11
+                                                        a Scan at 100 read units a second, to be gone on with after a crash;
+                                                        another directory for the next audit
   recount audit --export s3://exports/AWSDynamoDB/01693685827463-2d8752fd
                                                         no load on the table; what is compared is the time of the export"
 )]
