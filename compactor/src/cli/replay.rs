@@ -57,7 +57,8 @@ pub struct ReplayArgs {
     /// Go on beyond the tip until interrupted.
     #[arg(long, requires = "hand_over")]
     pub follow: bool,
-    /// Only print, as JSON, where a consumer of your own begins on the live stream behind this replay.
+    /// Only print, as JSON, where a consumer of your own begins on the live stream behind this replay: once it is done, and with
+    /// its --from, --group and --checkpoint.
     #[arg(long, conflicts_with_all = ["hand_over", "confirm"])]
     pub positions: bool,
     /// Send them.
