@@ -197,8 +197,10 @@ impl Asker<'_> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use recount_schemas::{Definition, Settings};
     use serde_json::{Value, json};
 
+    use super::super::tests::TOML;
     use super::*;
     use crate::testing::TestHost;
     use crate::testing_aws::{Asked, refused, sdk};
@@ -281,5 +283,69 @@ mod tests {
         let (asked, told) = asks("RUNNING").await;
         insta::assert_snapshot!(told.unwrap_err(), @"Athena, workgroup recount: query q took longer than 30 minutes");
         assert_eq!(asked.last().unwrap().operation(), "StopQueryExecution");
+    }
+
+    /// A deployment without any event, whose Athena answers this.
+    fn deployment(rows: Vec<Value>) -> (Arc<Mutex<Vec<Asked>>>, Context) {
+        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+        let seen = Arc::clone(&asked);
+        let sdk = sdk(move |request| {
+            seen.lock().unwrap().push(request.clone());
+            match (request.operation(), request.line.split('/').next()) {
+                ("StartQueryExecution", _) => (200, json!({ "QueryExecutionId": "q" }).to_string()),
+                ("GetQueryExecution", _) => {
+                    (200, json!({ "QueryExecution": { "Status": { "State": "SUCCEEDED" } } }).to_string())
+                }
+                ("GetQueryResults", _) => (200, json!({ "ResultSet": { "Rows": rows } }).to_string()),
+                (_, Some("PUT ")) => (200, String::new()),
+                (_, Some("GET ")) if request.line.contains("list-type=2") => {
+                    (200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>".to_owned())
+                }
+                _ => (404, "<Error><Code>NoSuchKey</Code><Message>none</Message></Error>".to_owned()),
+            }
+        });
+        let names = Settings {
+            glue_database: Some("lake".to_owned()),
+            athena_workgroup: Some("recount".to_owned()),
+            ..Settings::default()
+        };
+        let definition = Definition::parse(TOML, "recount.toml").unwrap();
+        (asked, Context::new(&sdk, names, definition, Arc::new(TestHost::default())))
+    }
+
+    fn times(asked: &Mutex<Vec<Asked>>, what: &str) -> usize {
+        asked
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|asked| asked.target.ends_with(what) || asked.line.starts_with(what))
+            .count()
+    }
+
+    #[tokio::test]
+    async fn an_answer_about_the_log_is_written_and_any_other_is_not() {
+        let header = || row(&["month", "group_key", "file", "archived", "events", "sum_bytes"]);
+        let (asked, context) = deployment(vec![header()]);
+        let report = recompute(&context, &|_| {}).await.unwrap();
+        assert_eq!((report.files, report.rows, report.entries, report.written.len()), (0, 0, 0, 2));
+        assert_eq!((times(&asked, "StartQueryExecution"), times(&asked, "PUT /recount-archive/totals/")), (1, 2));
+
+        // A file that the log does not have: asked again, then nothing is said and nothing is written.
+        let text = |text: &str| json!({ "VarCharValue": text });
+        let foreign = [text("2026-11"), json!({}), text("s3://b/events/x"), text("8"), text("8"), json!({})];
+        let (asked, context) = deployment(vec![header(), json!({ "Data": foreign })]);
+        let error = recompute(&context, &|_| {}).await.unwrap_err();
+        assert!(matches!(&error, AthenaError::OtherFiles(months) if months.len() == 1), "{error}");
+        assert!(!error.is_usage() && error.to_string().contains("2026-11"), "{error}");
+        assert_eq!((times(&asked, "StartQueryExecution"), times(&asked, "PUT ")), (3, 0));
+    }
+
+    #[tokio::test]
+    async fn it_needs_a_workgroup_and_the_base() {
+        let (_, mut context) = deployment(Vec::new());
+        context.settings.athena_workgroup = None;
+        insta::assert_snapshot!(recompute(&context, &|_| {}).await.unwrap_err(), @"--engine athena needs RECOUNT_ATHENA_WORKGROUP; set it, or name the stack with --stack");
+        context.settings = context.settings.of_set(&"tokyo".parse().unwrap());
+        insta::assert_snapshot!(recompute(&context, &|_| {}).await.unwrap_err(), @"--engine athena reads the base's archive, and this is set tokyo; leave --engine out");
     }
 }
