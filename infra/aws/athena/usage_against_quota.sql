@@ -13,7 +13,7 @@ SELECT
     period,
     events,
     quota,
-    round(100.0 * events / quota, 1) AS percent,
+    round(100.0 * events / nullif(quota, 0), 1) AS percent,
     events > quota AS exceeded
 FROM usage
 ORDER BY period DESC, percent DESC
