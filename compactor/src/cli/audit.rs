@@ -33,8 +33,8 @@ pub struct ReadingArgs {
     /// Read units a second at most; all that the table gives where absent.
     #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Keep what was read in this directory: the same command goes on there after a crash. It takes the table's size. One
-    /// reading, one directory: named again later, it answers from what was read then, and not from the table.
+    /// Keep what was read in this directory until the command ends with 0 or 1: cut before, the same command goes on there, within
+    /// seven days of its beginning. Later, and after an end, it reads the table anew. It takes the table's size.
     #[arg(long, value_name = "DIR")]
     pub work: Option<PathBuf>,
 }
@@ -60,9 +60,7 @@ the tip, compares, and looks again at what differs; changes nothing.
 Finding kinds: never_captured differs deletion_missed insert_missing captured_twice quarantined.
 
 Examples:
-  recount audit --rate 100 --work /var/tmp/audit-2026-11
-                                                        a Scan at 100 read units a second, to be gone on with after a crash;
-                                                        another directory for the next audit
+  recount audit --rate 100 --work /var/tmp/audit        a Scan at 100 read units a second, to be gone on with after a crash
   recount audit --export s3://exports/AWSDynamoDB/01693685827463-2d8752fd
                                                         no load on the table; what is compared is the time of the export"
 )]
@@ -89,6 +87,9 @@ pub async fn run(
     let options = Options { reading: args.reading.reading(false), settle: Duration::from_secs(args.settle) };
     let report = audit::audit(context, &options, says).await?;
     write(out, format, &report, shown_report)?;
+    if report.verdict != Verdict::Undecided {
+        options.reading.answered().map_err(audit::AuditError::from)?;
+    }
     Ok(report.verdict.into())
 }
 
@@ -134,8 +135,10 @@ fn shown_report(report: &Report) -> String {
     let (items, changes) = (plural(report.table.items, "item"), plural(report.changes, "archived change"));
     let _ = writeln!(
         text,
-        "{what} ({items} by {}, {changes} of {} compared; {} looked at again; {:.0} read units)",
+        "{what} ({items} by {}, read {} to {}, {changes} of {} compared; {} looked at again; {:.0} read units)",
         shown_line(&report.table.source),
+        report.table.from,
+        report.table.to,
         plural(report.archived_items, "item"),
         report.looked_at_again,
         report.table.read_units,
@@ -217,12 +220,12 @@ mod tests {
          acme    2026-11                    7                7
         ───────────────────────────────────────────────────────
 
-        2 findings (1,200 items by scan, 1,301 archived changes of 1,199 items compared; 3 looked at again; 18 read units)
+        2 findings (1,200 items by scan, read 2026-11-04T07:00:00Z to 2026-11-04T07:10:00Z, 1,301 archived changes of 1,199 items compared; 3 looked at again; 18 read units)
         "###);
         insta::assert_snapshot!(serde_json::to_string(&report).unwrap().replace('\u{202e}', "<RLO>"), @r###"{"verdict":"findings","table":{"source":"scan","items":1200,"read_units":17.5,"from":"2026-11-04T07:00:00Z","to":"2026-11-04T07:10:00Z"},"changes":1301,"archived_items":1199,"looked_at_again":3,"findings":[{"kind":"never_captured","key":{"scan_id":{"S":"s1<RLO>"}},"group":"acme","month":"2026-11","last":null,"detail":"in the table, but the archive has no content of it"},{"kind":"deletion_missed","key":{"scan_id":{"S":"s1<RLO>"}},"group":"acme","month":"2026-11","last":{"event_id":"f89436e0\u001b[2J","event_name":"INSERT","created_at":"2026-11-04T07:28:34Z","shard_id":"shardId-000000000001","sequence_number":"4965"},"detail":"not in the table, but its last archived change is no REMOVE"}],"counts":[{"group":"acme","month":"2026-11","in_table":7,"in_archive":7}]}"###);
         report.findings.clear();
         report.counts.clear();
         report.verdict = Verdict::Clean;
-        insta::assert_snapshot!(shown_report(&report), @"clean: the archive has every item of the table (1,200 items by scan, 1,301 archived changes of 1,199 items compared; 3 looked at again; 18 read units)");
+        insta::assert_snapshot!(shown_report(&report), @"clean: the archive has every item of the table (1,200 items by scan, read 2026-11-04T07:00:00Z to 2026-11-04T07:10:00Z, 1,301 archived changes of 1,199 items compared; 3 looked at again; 18 read units)");
     }
 }

@@ -14,7 +14,7 @@ use super::args::Format;
 use super::audit::ReadingArgs;
 use super::commands::{CommandError, Exit, write};
 use super::tables::{drawn, grouped, header, plural, table};
-use crate::backfill::{Applied, Named, Pacing, apply, fetch, make, report};
+use crate::backfill::{Applied, BackfillError, Named, Pacing, apply, fetch, make, report};
 use crate::context::Context;
 use crate::progress::Says;
 use crate::reconcile::diff::in_words;
@@ -149,6 +149,9 @@ pub async fn run(
     };
     let report = Report::new(&named, args.confirm, applied);
     write(out, format, &report, shown_report)?;
+    if args.plan.is_none() {
+        args.reading.reading(true).answered().map_err(BackfillError::from)?;
+    }
     Ok(report.exit())
 }
 

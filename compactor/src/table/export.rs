@@ -196,7 +196,7 @@ mod tests {
 
     async fn read(objects: &Memory) -> Result<Vec<String>, TableError> {
         let export = Export::open(objects, Location::parse(AT).unwrap(), "scans").await?;
-        let spool = Spool::open(None, "scans", AT, 1, 1).unwrap();
+        let spool = Spool::open(None, "scans", AT, 1, false, 1).unwrap();
         export.read(objects, &spool, &|_| {}).await?;
         spool.items().map(|item| item.map(|item| item.json)).collect()
     }

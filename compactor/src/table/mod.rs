@@ -65,7 +65,10 @@ pub enum TableError {
     #[error(transparent)]
     Bucket(#[from] BucketError),
     /// The working directory is another reading's.
-    #[error("{dir} holds another reading; take another directory, or delete it")]
+    #[error(
+        "{dir} holds a reading of something else, or by other options (--segments, --export, audit or backfill), that was not \
+         finished; take another directory, or delete it"
+    )]
     OtherReading {
         /// The directory.
         dir: String,
@@ -114,6 +117,13 @@ pub struct Reading {
     pub work: Option<PathBuf>,
 }
 
+impl Reading {
+    /// Removes what was read, once it has been answered by: the same command then reads the table anew.
+    pub fn answered(&self) -> Result<(), TableError> {
+        self.work.as_deref().map_or(Ok(()), spool::clear)
+    }
+}
+
 /// What was read.
 #[derive(Debug)]
 pub struct Table {
@@ -156,21 +166,21 @@ pub async fn read(context: &Context, reading: &Reading, says: &Says<'_>) -> Resu
             let bucket = context.bucket.beside(location.bucket.as_str());
             let export = Export::open(&bucket, location.clone(), table).await?;
             let name = Export::name(&location);
-            let spool = Spool::open(work, table, &name, 1, context.host.now_us())?;
+            let spool = Spool::open(work, table, &name, 1, false, context.host.now_us())?;
             let items = export.read(&bucket, &spool, says).await?;
             let at = export.summary.export_us().unwrap_or_default();
             (spool, name, items, (at, at))
         }
         None => {
             let segments = reading.segments.clamp(1, scan::MAX_SEGMENTS);
-            let spool = Spool::open(work, table, "scan", segments, context.host.now_us())?;
+            let mut spool = Spool::open(work, table, "scan", segments, reading.consistent, context.host.now_us())?;
             // With a rate, a page is small enough that segments share it evenly: 8 KB items cost a unit each.
             let limit = reading.rate.map(|rate| ((rate / f64::from(segments)) as i32).clamp(1, 1_000));
             let dynamo = &context.dynamo;
             let (host, consistent) = (&context.host, reading.consistent);
             let scanner = Scanner { dynamo, table, host, pace: &pace, limit, consistent };
             let items = scanner.scan(&spool, says).await?;
-            let window = (spool.header().began_us, context.host.now_us());
+            let window = (spool.header().began_us, spool.ended(context.host.now_us())?);
             (spool, "scan".to_owned(), items, window)
         }
     };

@@ -4,7 +4,9 @@
 //! read up to there; `C null` is the end of the part. What stands behind the last checkpoint was cut off by a crash: it is
 //! removed and read again. So a part has each item of its pages once.
 //!
-//! The directory is the caller's, to be taken up again after a crash, or a temporary one.
+//! The directory is the caller's, to be taken up again after a crash, or a temporary one. It is for one answer: whoever has given
+//! it calls [`clear`], so that the next run reads the table and does not say again what was true then. What a run left that never
+//! got to its answer is taken up only if it is of the same kind and younger than [`MAX_AGE_US`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -17,9 +19,13 @@ use super::TableError;
 
 /// The longest line, in bytes: an item of 400 KB as JSON, each of its bytes perhaps as `\u0000`, comes to less.
 pub const MAX_LINE: u64 = 8 << 20;
-/// The format of the directory.
-const FORMAT: u32 = 1;
+/// How long after its beginning a reading is taken up, in µs: seven days. A Scan of some 500 GB at 100 read units a second takes so
+/// long; what a run of last month left is older.
+pub const MAX_AGE_US: u64 = 7 * 86_400 * 1_000_000;
+/// The format of the directory: 2 says whether it was read consistently, and when the reading ended.
+const FORMAT: u32 = 2;
 const HEADER: &str = "reading.json";
+const PART: &str = "part-";
 /// What stands in a line around its item: a letter, the time, the line's end.
 const HEAD: u64 = 32;
 
@@ -34,8 +40,19 @@ pub struct Header {
     pub source: String,
     /// Its parts: segments of a scan.
     pub parts: u16,
+    /// Whether a scan reads consistently.
+    pub consistent: bool,
     /// When the reading began, µs since 1970.
     pub began_us: i64,
+    /// When all of it was read.
+    pub ended_us: Option<i64>,
+}
+
+impl Header {
+    /// Whether `other` is a reading of the same by the same means, whenever that was.
+    fn is_like(&self, other: &Self) -> bool {
+        *self == Self { began_us: self.began_us, ended_us: self.ended_us, ..other.clone() }
+    }
 }
 
 /// An item out of the spool.
@@ -60,8 +77,15 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens `dir`, or makes it; a temporary one where none is given.
-    pub fn open(dir: Option<&Path>, table: &str, source: &str, parts: u16, now_us: i64) -> Result<Self, TableError> {
+    /// Opens `dir`, or makes it; a temporary one where none is given. A reading that is too old is removed, another's refused.
+    pub fn open(
+        dir: Option<&Path>,
+        table: &str,
+        source: &str,
+        parts: u16,
+        consistent: bool,
+        now_us: i64,
+    ) -> Result<Self, TableError> {
         let (dir, temporary) = match dir {
             Some(dir) => (dir.to_owned(), None),
             None => {
@@ -71,24 +95,42 @@ impl Spool {
         };
         fs::create_dir_all(&dir)?;
         let path = dir.join(HEADER);
-        let ours =
-            Header { format: FORMAT, table: table.to_owned(), source: source.to_owned(), parts, began_us: now_us };
-        let header = match fs::read(&path) {
+        let (table, source) = (table.to_owned(), source.to_owned());
+        let ours = Header { format: FORMAT, table, source, parts, consistent, began_us: now_us, ended_us: None };
+        let there = match fs::read(&path) {
             Ok(bytes) => {
                 let there: Option<Header> = serde_json::from_slice(&bytes).ok();
-                there
-                    .filter(|there| *there == Header { began_us: there.began_us, ..ours.clone() })
-                    .ok_or_else(|| TableError::OtherReading { dir: dir.display().to_string() })?
+                let there = there.filter(|there| there.is_like(&ours));
+                Some(there.ok_or_else(|| TableError::OtherReading { dir: dir.display().to_string() })?)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let new = dir.join("reading.json.new");
-                fs::write(&new, serde_json::to_vec(&ours).map_err(io::Error::other)?)?;
-                fs::rename(&new, &path)?;
-                ours
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { dir, header, _temporary: temporary })
+        // A clock that was set back makes no reading young: what lies so far ahead is none to go on with either.
+        let young = there.filter(|there| now_us.abs_diff(there.began_us) < MAX_AGE_US);
+        let is_new = young.is_none();
+        let spool = Self { dir, header: young.unwrap_or(ours), _temporary: temporary };
+        if is_new {
+            clear(&spool.dir)?;
+            spool.keep_header()?;
+        }
+        Ok(spool)
+    }
+
+    fn keep_header(&self) -> Result<(), TableError> {
+        let new = self.dir.join("reading.json.new");
+        fs::write(&new, serde_json::to_vec(&self.header).map_err(io::Error::other)?)?;
+        Ok(fs::rename(&new, self.dir.join(HEADER))?)
+    }
+
+    /// Notes that all was read by now, and gives when that was: earlier, where a run before this one did it.
+    pub fn ended(&mut self, now_us: i64) -> Result<i64, TableError> {
+        if let Some(ended_us) = self.header.ended_us {
+            return Ok(ended_us);
+        }
+        self.header.ended_us = Some(now_us);
+        self.keep_header()?;
+        Ok(now_us)
     }
 
     /// What is being read.
@@ -97,7 +139,7 @@ impl Spool {
     }
 
     fn path(&self, part: u16) -> PathBuf {
-        self.dir.join(format!("part-{part:03}"))
+        self.dir.join(format!("{PART}{part:03}"))
     }
 
     /// Goes on with a part: behind its last checkpoint, whatever stands behind that is removed.
@@ -138,6 +180,26 @@ impl Spool {
         next_line(&mut BufReader::new(file), &mut line)?.ok_or_else(damaged)?;
         stored(part, offset, &line).ok_or_else(damaged)
     }
+}
+
+/// Removes the reading in `dir`: it has been answered by. What else stands there, and the directory, stay.
+pub fn clear(dir: &Path) -> Result<(), TableError> {
+    // The header first: parts without one are no reading, and a new one begins with removing them.
+    let mut names = vec![dir.join(HEADER)];
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(PART));
+        if number.is_some_and(|number| number.len() >= 3 && number.bytes().all(|b| b.is_ascii_digit())) {
+            names.push(dir.join(name));
+        }
+    }
+    for name in names {
+        match fs::remove_file(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A part that is being written.
@@ -249,7 +311,11 @@ mod tests {
     use serde_json::json;
 
     fn open(dir: &Path) -> Spool {
-        Spool::open(Some(dir), "scans", "scan", 2, 7).unwrap()
+        open_at(dir, 7)
+    }
+
+    fn open_at(dir: &Path, now_us: i64) -> Spool {
+        Spool::open(Some(dir), "scans", "scan", 2, false, now_us).unwrap()
     }
 
     fn texts(spool: &Spool) -> Vec<(u16, i64, String)> {
@@ -303,10 +369,48 @@ mod tests {
     fn the_directory_of_another_reading_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         open(dir.path());
-        for (table, source, parts) in [("other", "scan", 2), ("scans", "export", 2), ("scans", "scan", 3)] {
-            let error = Spool::open(Some(dir.path()), table, source, parts, 9).unwrap_err();
+        for (table, source, parts, consistent) in [
+            ("other", "scan", 2, false),
+            ("scans", "export", 2, false),
+            ("scans", "scan", 3, false),
+            ("scans", "scan", 2, true),
+        ] {
+            let error = Spool::open(Some(dir.path()), table, source, parts, consistent, 9).unwrap_err();
             assert!(matches!(error, TableError::OtherReading { .. }), "{error}");
         }
+    }
+
+    /// All of the table, read at `now_us`, unless it is there already.
+    fn read_whole(dir: &Path, now_us: i64) -> (Vec<i64>, (i64, i64)) {
+        let mut spool = open_at(dir, now_us);
+        for part in 0..2 {
+            let mut part = spool.resume(part).unwrap();
+            if !part.is_done() {
+                part.item(now_us, "{}").unwrap();
+                part.close(None).unwrap();
+            }
+        }
+        let ended_us = spool.ended(now_us).unwrap();
+        (texts(&spool).into_iter().map(|(_, read_us, _)| read_us).collect(), (spool.header().began_us, ended_us))
+    }
+
+    /// An audit that names its directory again next month must be of next month's table.
+    #[test]
+    fn a_reading_is_for_one_answer_and_for_a_week() {
+        let dir = tempfile::tempdir().unwrap();
+        let week = i64::try_from(MAX_AGE_US).unwrap();
+        assert_eq!(read_whole(dir.path(), 7), (vec![7, 7], (7, 7)));
+        // Cut before its answer, a run goes on, and knows when the table was read.
+        assert_eq!(read_whole(dir.path(), week + 6), (vec![7, 7], (7, 7)));
+        assert_eq!(read_whole(dir.path(), week + 7), (vec![week + 7; 2], (week + 7, week + 7)), "it is too old");
+        fs::write(dir.path().join("part-of-mine"), "x").unwrap();
+        clear(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "somebody else's file");
+        assert_eq!(read_whole(dir.path(), week + 8), (vec![week + 8; 2], (week + 8, week + 8)), "it was answered");
+        // A removal that was cut left parts without a header.
+        fs::remove_file(dir.path().join(HEADER)).unwrap();
+        assert_eq!(read_whole(dir.path(), week + 9).0, [week + 9; 2]);
+        assert_eq!(read_whole(dir.path(), 0).0, [0; 2], "begun a week ahead of the clock");
     }
 
     proptest! {
@@ -314,7 +418,7 @@ mod tests {
         #[test]
         fn a_part_cut_anywhere_has_what_was_closed(pages in prop::collection::vec(0usize..4, 1..6), cut in any::<prop::sample::Index>()) {
             let dir = tempfile::tempdir().unwrap();
-            let spool = Spool::open(Some(dir.path()), "scans", "scan", 1, 7).unwrap();
+            let spool = Spool::open(Some(dir.path()), "scans", "scan", 1, false, 7).unwrap();
             let mut part = spool.resume(0).unwrap();
             for (n, items) in pages.iter().enumerate() {
                 for i in 0..*items {
