@@ -82,19 +82,19 @@ bugs! {
     /// Events older than the ledger reaches back are counted, though their page may have expired.
     TooOldIsCounted = "too-old-is-counted" breaks [2, 4];
     /// An update that was refused is taken for done.
-    RefusedIsDone = "refused-is-done" breaks [2, 3];
+    RefusedIsDone = "refused-is-done" breaks [1, 2, 3];
 
     // A batch: consumer/src/batch.rs, handler, progress.rs.
     /// A cell that could not be written counts as done.
-    FailedCellIsDone = "failed-cell-is-done" breaks [3, 8];
+    FailedCellIsDone = "failed-cell-is-done" breaks [1, 3, 8];
     /// The highest failed sequence number is reported, and those below it never come again.
-    ReportsHighestFailed = "reports-highest-failed" breaks [3, 8];
+    ReportsHighestFailed = "reports-highest-failed" breaks [1, 3, 8];
     /// Failed records are not reported.
-    ReportsNoFailure = "reports-no-failure" breaks [3, 8];
+    ReportsNoFailure = "reports-no-failure" breaks [1, 3, 8];
     /// Progress moves beyond a failed record.
-    ProgressPassesAFailure = "progress-passes-a-failure" breaks [8];
+    ProgressPassesAFailure = "progress-passes-a-failure" breaks [1, 8];
     /// A slow batch sets progress back.
-    ProgressGoesBack = "progress-goes-back" breaks [8];
+    ProgressGoesBack = "progress-goes-back" breaks [1, 8];
     /// A record that could not be written to quarantine counts as done.
     FailedQuarantineIsDone = "failed-quarantine-is-done" breaks [1];
     /// The good records of a batch wait for its bad one: while there is one, none is counted.
