@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `lost` | the stream may have dropped something | – |
 //! | `unbacked` | the same | has a record that was lost |
-//! | `damaged` | the same, and the key has left the ledger since, or only a variant came again | – ; of its cell some record was lost |
+//! | `damaged` | the same, and the key has left the ledger since, or only a variant came again | – ; of its cell some record was lost, or was `missing` before it grew too old to be looked for |
 //! | `missing` | the stream was made anew | has a record in a stream that is no more |
 //! | `too_old` | changes come months late | was created longer ago than the ledger reaches back |
 //! | `conflicting` | records have variants | came with two contents |
@@ -38,20 +38,23 @@ impl Evidence<'_> {
         self.puts.iter().enumerate().filter(move |(_, put)| of_key(put))
     }
 
+    /// Whether a record of it was in a stream that is no more: it may be archived, and never have come to the consumer.
+    fn was_before(&self, key: &EventKey) -> bool {
+        let lives = checks::life_of(self.world, usize::MAX);
+        self.records(key).any(|(index, _)| checks::life_of(self.world, index) < lives)
+    }
+
     fn was_lost(&self, key: &EventKey) -> bool {
         self.records(key).any(|(index, put)| checks::is_lost(self.world, &self.log, put, index))
     }
 
     /// Why a key cannot be what the finding says; `None`: it can.
     fn denies(&self, kind: Kind, key: &EventKey) -> Option<&'static str> {
-        let lives = checks::life_of(self.world, usize::MAX);
         let reach_ms = now_ms(self.world) - LEDGER_DAYS * DAY_MS + CLOCKS_OFF_MS;
         let contents = || self.records(key).map(|(_, put)| &put.data).collect::<BTreeSet<_>>().len();
         match kind {
             Kind::Unbacked if !self.was_lost(key) => Some("no record of it was lost"),
-            Kind::Missing if !self.records(key).any(|(index, _)| checks::life_of(self.world, index) < lives) => {
-                Some("no record of it was in a stream that is no more")
-            }
+            Kind::Missing if !self.was_before(key) => Some("no record of it was in a stream that is no more"),
             Kind::TooOld if key.created_ms() > reach_ms => Some("it is younger than the ledger reaches back"),
             Kind::Conflicting if contents() < 2 => Some("it came with one content"),
             _ => None,
@@ -63,9 +66,10 @@ impl Evidence<'_> {
         let cell = finding.cell();
         if finding.kind == Kind::Damaged {
             let lost = cell.is_some_and(|cell| {
-                self.oracle.cells().get(&cell).is_some_and(|keys| keys.iter().any(|key| self.was_lost(key)))
+                let explains = |key: &EventKey| self.was_lost(key) || self.was_before(key);
+                self.oracle.cells().get(&cell).is_some_and(|keys| keys.iter().any(explains))
             });
-            return (!lost).then(|| "no record of the cell was lost".to_owned());
+            return (!lost).then(|| "no record of the cell was lost, or in a stream that is no more".to_owned());
         }
         finding.events.iter().find_map(|event| {
             let key = &event.event_key;
