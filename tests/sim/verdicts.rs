@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `lost` | the stream may have dropped something | – |
 //! | `unbacked` | the same | has a record that was lost |
-//! | `damaged` | the same, and the key has left the ledger since, or only a variant came again | – ; of its cell some record was lost, or was `missing` before it grew too old to be looked for |
+//! | `damaged` | the same, and the key has left the ledger since, or only a variant came again | –, it names none |
 //! | `missing` | the stream was made anew | has a record in a stream that is no more |
 //! | `too_old` | changes come months late | was created longer ago than the ledger reaches back |
 //! | `conflicting` | records have variants | came with two contents |
@@ -64,13 +64,6 @@ impl Evidence<'_> {
     /// Why a finding is a false alarm; `None`: it is none.
     fn refutes(&self, finding: &Finding) -> Option<String> {
         let cell = finding.cell();
-        if finding.kind == Kind::Damaged {
-            let lost = cell.is_some_and(|cell| {
-                let explains = |key: &EventKey| self.was_lost(key) || self.was_before(key);
-                self.oracle.cells().get(&cell).is_some_and(|keys| keys.iter().any(explains))
-            });
-            return (!lost).then(|| "no record of the cell was lost, or in a stream that is no more".to_owned());
-        }
         finding.events.iter().find_map(|event| {
             let key = &event.event_key;
             let concerns = cell.as_ref().is_some_and(|cell| !self.oracle.adds(key, cell).is_empty());
