@@ -33,28 +33,20 @@ use recount_schemas::bugs::{self, Bug};
 
 use super::ArchiveError;
 use super::life::Life;
+pub use super::shown::Shown;
 use crate::bucket::{Copied, Objects};
 use crate::log::{AddedFile, Entry, LogStore, State, names};
 
 /// How many copies, or deletions, are under way at a time.
 const AT_ONCE: usize = 8;
 
-/// What a month's location shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shown {
-    /// The version whose directory it is.
-    pub version: u64,
-    /// When it was moved there, ms since 1970.
-    pub moved_ms: i64,
-}
-
 /// Where months have a location that readers go by, such as partitions in Glue.
 ///
 /// What an implementation must do, whoever else calls it at the same time:
 ///
-/// - A month's location, its version and the time of the move are set by *one* call (in Glue: the partition's `Location` with the
-///   parameters `recount_version` and `recount_moved_at`, by one UpdatePartition or CreatePartition), so that no reader sees
-///   the one without the others.
+/// - A month's location, its version, the time of the move and the earlier moves are set by *one* call (in Glue: the partition's
+///   `Location` with the parameters `recount_version`, `recount_moved_at` and `recount_before`, by one UpdatePartition or
+///   CreatePartition), so that no reader sees the one without the others.
 /// - It is never moved to a smaller version than it shows. Glue has no conditional update: two that race may still set it
 ///   back for a moment; the next run puts it right, and what it showed then is not deleted before the grace from that move.
 ///   A run lives shorter than the grace.

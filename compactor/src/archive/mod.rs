@@ -10,6 +10,7 @@
 //! - [`gather`]: all shards that can be read, for one commit.
 //! - [`sort`]: rows, duplicates, conflicts, and what cannot be judged.
 //! - [`finish`]: publishing an entry, by anybody, any number of times.
+//! - [`shown`]: what a month's location shows, and since when it shows nothing older. Pure.
 //! - [`run`]: the run. [`metrics`]: what CloudWatch is told of it.
 //! - [`tidy`]: uploads that can never be committed.
 
@@ -22,6 +23,7 @@ pub mod plan;
 pub mod read;
 pub mod report;
 pub mod run;
+pub mod shown;
 pub mod sort;
 pub mod source;
 pub mod tidy;

@@ -289,11 +289,12 @@ impl Catalog for Locations {
         Box::pin(async move {
             for month in months {
                 pause().await;
-                let shown = self.shown.lock().unwrap().get(month).copied();
+                let shown = self.shown.lock().unwrap().get(month).cloned();
                 let version = state.version(*month);
-                if shown.is_none_or(|shown| shown.version < version) {
+                if shown.as_ref().is_none_or(|shown| shown.version < version) {
                     pause().await;
-                    let moved = Shown { version, moved_ms: self.host.now_ms() };
+                    let now_ms = self.host.now_ms();
+                    let moved = shown.map_or(Shown::first(version, now_ms), |shown| shown.moved(version, now_ms));
                     self.shown.lock().unwrap().insert(*month, moved);
                 }
             }
@@ -302,7 +303,7 @@ impl Catalog for Locations {
     }
 
     fn shown(&self, month: Month) -> BoxFuture<'_, Result<Option<Shown>, String>> {
-        Box::pin(async move { Ok(self.shown.lock().unwrap().get(&month).copied()) })
+        Box::pin(async move { Ok(self.shown.lock().unwrap().get(&month).cloned()) })
     }
 }
 
@@ -357,7 +358,7 @@ impl Readers {
             let moved = state.version(*month) > 0;
             self.see("glob", *month, by_glob, !moved, counts);
 
-            let shown = catalog.and_then(|catalog| catalog.shown.lock().unwrap().get(month).copied());
+            let shown = catalog.and_then(|catalog| catalog.shown.lock().unwrap().get(month).cloned());
             let Some(shown) = shown else { continue };
             let mut by_location = Vec::new();
             for name in objects.keys(&names::version(*month, shown.version)) {

@@ -4,7 +4,8 @@
 //! update. So of two that read the same old version, the slower can set the location back to what it wanted, which is a version
 //! that the month did have. Readers by location then see the month as after an earlier commit, until the next compaction run
 //! moves what is behind, or the next commit in the month does. Nothing that they see is deleted before: files are deleted only
-//! while the location shows the present version, and has shown it for the grace; and a run that is slower than the grace is dead.
+//! while the location shows the present version, and has shown newer ones than theirs for the grace; and a run that is slower than
+//! the grace is dead.
 //!
 //! A partition is created with the columns and formats that its table has at that moment, and so it is at each move.
 //!
@@ -26,7 +27,7 @@ use recount_schemas::host::SharedHost;
 use recount_schemas::{Month, causes};
 
 use super::EVENTS_TABLE;
-use super::partition::{Partition, Step, made, shown, step};
+use super::partition::{Partition, Step, made, moved, shown, step};
 use crate::archive::finish::{Catalog, Shown};
 use crate::log::State;
 
@@ -97,7 +98,7 @@ impl Glue {
             let partition = self.partition(month).await?;
             let input = match step(partition.as_ref(), &self.bucket, month, version) {
                 Step::Leave => return Ok(()),
-                Step::Create | Step::Move => self.input(month, version).await?,
+                Step::Create | Step::Move => self.input(month, partition.as_ref(), version).await?,
             };
             match partition {
                 None => self.create(month, input).await?,
@@ -107,8 +108,8 @@ impl Glue {
         Err(self.failed("", month, &format!("others moved its partition {LOOKS} times meanwhile")))
     }
 
-    async fn input(&self, month: Month, version: u64) -> Result<PartitionInput, String> {
-        let to = made(&self.bucket, month, Shown { version, moved_ms: self.host.now_ms() });
+    async fn input(&self, month: Month, partition: Option<&Partition>, version: u64) -> Result<PartitionInput, String> {
+        let to = made(&self.bucket, month, &moved(partition, &self.bucket, month, version, self.host.now_ms()));
         let mut descriptor = self.descriptor().await?;
         descriptor.location = Some(to.location);
         let parameters: HashMap<String, String> = to.parameters;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::catalog::partition::{MOVED_AT, VERSION};
+use crate::catalog::partition::{BEFORE, MOVED_AT, VERSION};
 use crate::testing::TestHost;
 use crate::testing_aws::{Asked, refused, sdk};
 
@@ -156,13 +156,16 @@ async fn a_month_gets_its_partition_by_one_call_and_moves_by_one() {
     assert_eq!(made["StorageDescriptor"]["Location"], "s3://archive/events/month=2026-11/000000000000/");
     assert_eq!(made["StorageDescriptor"]["Columns"][0]["Name"], "event_id");
     assert_eq!(made["Parameters"], json!({ VERSION: "0", MOVED_AT: "1800000000000" }));
-    assert_eq!(lake.glue.shown(month()).await, Ok(Some(Shown { version: 0, moved_ms: 1_800_000_000_000 })));
+    assert_eq!(lake.glue.shown(month()).await, Ok(Some(Shown::first(0, 1_800_000_000_000))));
 
     lake.asked();
     lake.place(7).await.unwrap();
     assert_eq!(lake.asked(), ["GetPartition", "GetTable", "BatchUpdatePartition", "GetPartition"]);
     assert_eq!(lake.partition()["StorageDescriptor"]["Location"], "s3://archive/events/month=2026-11/000000000007/");
     assert_eq!(lake.version().await, Some(7));
+    // The move says what was shown before, and since when.
+    assert_eq!(lake.partition()["Parameters"][BEFORE], "0@1800000000000");
+    assert_eq!(lake.glue.shown(month()).await.unwrap().and_then(|shown| shown.left(0)), Some(1_800_000_000_000));
 }
 
 #[tokio::test]

@@ -1,26 +1,28 @@
 //! What a month's partition says, and what is to be done about it.
 //!
-//! A partition has a location, the directory of one version of its month, and two parameters: that version and the time of the
-//! move. One call sets all three, so they agree; where they do not, somebody else wrote the partition, and what it says of the
-//! move is worth nothing.
+//! A partition has a location, the directory of one version of its month, and parameters: that version, the time of the move, and
+//! the earlier moves. One call sets them all, so they agree; where they do not, somebody else wrote the partition, and what it says
+//! of the moves is worth nothing.
 //!
 //! | the partition | step |
 //! | --- | --- |
 //! | is not there | create it |
-//! | shows an older version, or does not say which | move it |
+//! | shows an older version, or does not say which | move it; what it says of earlier moves goes along |
 //! | shows this version, or a newer one | leave it: the time of its move stands |
 
 use std::collections::HashMap;
 
 use recount_schemas::Month;
 
-use crate::archive::finish::Shown;
+use crate::archive::shown::{MOST, Move, Shown};
 use crate::log::names;
 
 /// The parameter with the version.
 pub const VERSION: &str = "recount_version";
 /// The parameter with the time of the move, ms since 1970.
 pub const MOVED_AT: &str = "recount_moved_at";
+/// The parameter with the earlier moves: `version@ms`, oldest first, spaces between. It is at most 410 bytes long (Glue: 512,000).
+pub const BEFORE: &str = "recount_before";
 
 /// A partition as it is in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,11 +49,26 @@ pub fn location(bucket: &str, month: Month, version: u64) -> String {
     format!("s3://{bucket}/{}", names::version(month, version))
 }
 
-/// What a partition has that shows this version since then.
-pub fn made(bucket: &str, month: Month, shown: Shown) -> Partition {
-    let parameters =
-        [(VERSION.to_owned(), shown.version.to_string()), (MOVED_AT.to_owned(), shown.moved_ms.to_string())];
-    Partition { location: location(bucket, month, shown.version), parameters: parameters.into() }
+/// What a partition has that shows this.
+pub fn made(bucket: &str, month: Month, shown: &Shown) -> Partition {
+    let before: Vec<String> =
+        shown.before.iter().map(|earlier| format!("{}@{}", earlier.version, earlier.at_ms)).collect();
+    let parameters = [
+        (VERSION.to_owned(), shown.version.to_string()),
+        (MOVED_AT.to_owned(), shown.moved_ms.to_string()),
+        (BEFORE.to_owned(), before.join(" ")),
+    ];
+    let parameters = parameters.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    Partition { location: location(bucket, month, shown.version), parameters }
+}
+
+/// What a partition shows when it is moved to this version now. Of what it showed before, where it does not say it, nothing is
+/// known.
+pub fn moved(partition: Option<&Partition>, bucket: &str, month: Month, version: u64, now_ms: i64) -> Shown {
+    match partition.and_then(|partition| shown(partition, bucket, month)) {
+        Some(shown) => shown.moved(version, now_ms),
+        None => Shown::first(version, now_ms),
+    }
 }
 
 /// What a partition shows; `None` where its parameters are not there or do not fit its location.
@@ -59,7 +76,20 @@ pub fn shown(partition: &Partition, bucket: &str, month: Month) -> Option<Shown>
     let version: u64 = partition.parameters.get(VERSION)?.parse().ok()?;
     let moved_ms: i64 = partition.parameters.get(MOVED_AT)?.parse().ok()?;
     let fits = partition.location.trim_end_matches('/') == location(bucket, month, version).trim_end_matches('/');
-    fits.then_some(Shown { version, moved_ms })
+    let before = partition.parameters.get(BEFORE).and_then(|text| before(text, version)).unwrap_or_default();
+    fits.then_some(Shown { version, moved_ms, before })
+}
+
+/// The earlier moves, if they are as they must be.
+fn before(text: &str, version: u64) -> Option<Vec<Move>> {
+    let one = |word: &str| {
+        let (version, at_ms) = word.split_once('@')?;
+        Some(Move { version: version.parse().ok()?, at_ms: at_ms.parse().ok()? })
+    };
+    let moves: Vec<Move> = text.split(' ').take(MOST + 1).map(one).collect::<Option<_>>()?;
+    let newer = moves.iter().skip(1).map(|later| later.version).chain([version]);
+    let ascending = moves.iter().zip(newer).all(|(earlier, newer)| earlier.version < newer);
+    (ascending && moves.len() <= MOST).then_some(moves)
 }
 
 /// What is to be done so that a month shows `version`.
@@ -80,15 +110,50 @@ mod tests {
     }
 
     fn at(version: u64) -> Partition {
-        made("b", month(), Shown { version, moved_ms: 7 })
+        made("b", month(), &Shown::first(version, 7))
     }
 
     #[test]
     fn a_partition_says_what_it_was_made_to_say() {
         assert_eq!(at(12).location, "s3://b/events/month=2026-11/000000000012/");
-        assert_eq!(shown(&at(12), "b", month()), Some(Shown { version: 12, moved_ms: 7 }));
+        assert_eq!(shown(&at(12), "b", month()), Some(Shown::first(12, 7)));
         let without_slash = Partition { location: at(12).location.trim_end_matches('/').to_owned(), ..at(12) };
         assert_eq!(shown(&without_slash, "b", month()).map(|shown| shown.version), Some(12));
+    }
+
+    /// An erasure a day: the partition as each move leaves it says when what came before was left.
+    #[test]
+    fn a_partition_remembers_its_moves_through_its_parameters() {
+        const DAY: i64 = 86_400_000;
+        let mut partition = made("b", month(), &moved(None, "b", month(), 0, 0));
+        for day in 1..=100 {
+            let shown = moved(Some(&partition), "b", month(), day as u64, day * DAY);
+            partition = made("b", month(), &shown);
+            assert_eq!(super::shown(&partition, "b", month()), Some(shown.clone()));
+            let yesterdays = day as u64 - 1;
+            assert_eq!(shown.left(yesterdays), Some(day * DAY));
+            assert!(day < 3 || shown.left(yesterdays - 2).is_some_and(|left| left <= (day - 1) * DAY), "{shown:?}");
+        }
+        assert!(partition.parameters[BEFORE].split(' ').count() == MOST && partition.parameters[BEFORE].len() <= 410);
+        // Moved by hand: of what it showed before nothing is known.
+        partition.location.push_str("x/");
+        assert_eq!(moved(Some(&partition), "b", month(), 200, 7), Shown::first(200, 7));
+    }
+
+    #[test]
+    fn earlier_moves_that_cannot_be_are_not_believed() {
+        let said = |text: &str| {
+            let mut partition = at(12);
+            partition.parameters.insert(BEFORE.into(), text.into());
+            shown(&partition, "b", month()).unwrap().before.len()
+        };
+        assert_eq!((said("3@1"), said("3@1 5@-2 11@9")), (1, 3));
+        let many = (0..=MOST).map(|n| format!("{n}@1")).collect::<Vec<_>>().join(" ");
+        for text in
+            ["", " ", "3", "3@", "@1", "3@1 ", "3@1 3@2", "5@1 3@2", "12@1", "13@1", "-1@1", "3@1,5@2", "3@x", &many]
+        {
+            assert_eq!(said(text), 0, "{text:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Deleting removed files, once nobody reads them any more.
 //!
-//! A file is removed when its month got a greater version than its directory's. It is deleted when that version has been
-//! shown for the grace, where there is a catalog the present one; a name that no entry gave out is left for whoever put it there. What is found is what is listed,
-//! so a copy that came late into an old directory goes as well, with the next run.
+//! A file is removed when its month got a greater version than its directory's. It is deleted when only such versions have been
+//! shown for the grace; a name that no entry gave out is left for whoever put it there. What is found is what is listed, so a copy
+//! that came late into an old directory goes as well, with the next run.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Known;

@@ -18,7 +18,7 @@
 //!    as plain copies, all others, also those that came while it merged. So a version's directory is whole, and a reader by
 //!    location moves from a whole one to a whole one.
 //! 3. A race lost: while all that was merged is still live, the same merge goes under the next number; else it is dropped.
-//! 4. A removed file is deleted when the month's location has shown the present version for the grace; without a catalog, when
+//! 4. A removed file is deleted when the month's location has shown newer versions only for the grace; without a catalog, when
 //!    the last file of the version that took its place was written so long ago. Oldest version first: see [`crate::archive::finish`].
 //! 5. A month is compacted again only when its last move is older than the grace, and what is due by then has been deleted:
 //!    else what is removed would never be.

@@ -181,8 +181,9 @@ impl<O: Objects> Compactor<O> {
 
     /// The removed files of a month that may be deleted now, and how many others there are.
     ///
-    /// Without a catalog those of a version are due when the next version has been there for the grace: an erasure makes
-    /// a new version whenever it is asked to, and must not put off what an earlier one removed.
+    /// Those of a version are due when newer ones only have been shown for the grace; without a catalog, when the next version
+    /// has been there for the grace. An erasure makes a new version whenever it is asked to, and must not put off what an
+    /// earlier one removed.
     async fn removed(
         &self,
         log: &LogStore<O>,
@@ -192,9 +193,13 @@ impl<O: Objects> Compactor<O> {
         let mut due = removed(&self.objects, log, state, month).await?;
         let versions: Vec<u64> = due.keys().copied().collect();
         let mut kept = BTreeMap::new();
-        if self.catalog.is_some() && !due.is_empty() {
-            if self.due(state, month).await?.is_err() {
-                kept = std::mem::take(&mut due);
+        if let Some(catalog) = self.catalog.as_deref().filter(|_| !due.is_empty()) {
+            let shown = catalog.shown(month).await.map_err(ArchiveError::Catalog)?;
+            // A location that is behind was set back, or is not moved yet: it may be on its way to anything.
+            let shown = shown.filter(|shown| shown.version == state.version(month));
+            let waits = |version: &&u64| self.wait(shown.as_ref().and_then(|shown| shown.left(**version))).is_err();
+            if let Some(version) = versions.iter().find(waits) {
+                kept = due.split_off(version);
             }
         } else if !self.limits.grace.is_zero() {
             let present = state.version(month);

@@ -257,11 +257,11 @@ fn bucket(checks: &mut Checks, facts: &Facts) {
 
 #[allow(clippy::ptr_arg)] // it is what a fact holds
 fn partitions(checks: &mut Checks, months: &Vec<Placed>) {
-    let behind = |placed: &&Placed| placed.shown.is_none_or(|shown| shown.version != placed.version);
+    let behind = |placed: &&Placed| placed.shown.as_ref().is_none_or(|shown| shown.version != placed.version);
     let wrong: Vec<String> = months
         .iter()
         .filter(behind)
-        .map(|placed| match placed.shown {
+        .map(|placed| match &placed.shown {
             Some(shown) => format!("{} shows version {}, not {}", placed.month, shown.version, placed.version),
             None => format!("{} is not there", placed.month),
         })

@@ -41,7 +41,7 @@ fn facts() -> Facts {
     let of = |hash: &str| Fact::Is(Some(hash.to_owned()));
     let destination =
         Destination { stream: ARN.into(), status: "ACTIVE".into(), precision: Some("MICROSECOND".into()) };
-    let shown = Some(Shown { version: 7, moved_ms: 1 });
+    let shown = Some(Shown::first(7, 1));
     Facts {
         source_name: "scans".into(),
         source_key: vec!["scan_id".into()],

@@ -91,6 +91,34 @@ fn invariant_7_an_items_rows_lose_its_data_and_count_as_before() {
     assert_eq!(sum(&state(&world.objects, &world.host)), sum(&before));
 }
 
+/// An erasure moves its month's location. What an earlier one removed does not begin to wait anew with each of them.
+#[test]
+fn erasing_more_often_than_once_in_the_grace_still_deletes_what_was_removed() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let world = World::located();
+    let catalog = world.catalog.clone().unwrap();
+    let shard = world.stream.open_shards().remove(0);
+    for i in 0..9 {
+        let id = format!("person-{i}");
+        let text = secret(&id, NOVEMBER + i).replace(&format!(r#""eventID":"{id}""#), &format!(r#""eventID":"e{i}""#));
+        world.stream.put(&shard, &text);
+    }
+    world.run();
+    for i in 0..9 {
+        let eraser = Eraser::new(world.objects.clone(), Arc::new(definition()), world.host.clone(), DAY / 24);
+        let eraser = eraser.with_catalog(Some(catalog.clone()));
+        let report = block_on(eraser.run(&item(&format!("person-{i}")), false)).unwrap();
+        assert!(report.finished && report.waiting > 0, "{report:?}");
+        world.host.pass(DAY / 24 * 23);
+        block_on(world.compactor(&world.objects, DAY).run(None, Deadline::NONE)).unwrap();
+        // Each is held by what the erasure before the next one left, so two erasures later it is nowhere.
+        for gone in 0..i {
+            assert_eq!(holds(&world, &format!("person-{gone}")), Vec::<String>::new(), "after {i}");
+        }
+        assert!(!holds(&world, &format!("person-{i}")).is_empty(), "the grace is kept");
+    }
+}
+
 #[test]
 fn kept_records_of_an_item_lose_their_data_and_stay_where_they_are() {
     let world = World::new();

@@ -547,7 +547,7 @@ impl crate::archive::finish::Catalog for Shows {
         &self,
         month: recount_schemas::Month,
     ) -> futures::future::BoxFuture<'_, Result<Option<crate::archive::finish::Shown>, String>> {
-        let shown = self.0.get(&month).map(|version| crate::archive::finish::Shown { version: *version, moved_ms: 0 });
+        let shown = self.0.get(&month).map(|version| crate::archive::finish::Shown::first(*version, 0));
         Box::pin(std::future::ready(Ok(shown)))
     }
 }
