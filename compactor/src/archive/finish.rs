@@ -80,6 +80,11 @@ pub async fn finish<O: Objects>(
                 return Err(ArchiveError::Stuck { n: entry.n, target: file.target.clone() });
             }
         }
+        // The log went on, so somebody else has finished this entry. The version that the state gives a month by now may be a later
+        // entry's, whose files are not published yet: nothing is placed before they are.
+        if state.next != entry.n + 1 {
+            continue;
+        }
         if let Some(catalog) = catalog {
             let months: BTreeSet<Month> =
                 entry.added.iter().map(|file| file.month).chain(entry.versions.keys().copied()).collect();
@@ -90,9 +95,7 @@ pub async fn finish<O: Objects>(
             life.check()?;
             objects.delete(&file.source).await?;
         }
-        if state.next == entry.n + 1 {
-            return Ok(());
-        }
+        return Ok(());
     }
 }
 
@@ -144,4 +147,68 @@ async fn copy<'e, O: Objects>(
 /// Whether a file was uploaded for its entry; else a compaction or an erasure takes it over.
 fn is_upload(file: &AddedFile) -> bool {
     file.source.starts_with(names::STAGING)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use recount_schemas::host::Deadline;
+
+    use super::*;
+    use crate::archive::world::{Dice, World, block_on, state};
+    use crate::bucket::memory::Memory;
+    use crate::rows::testing::{NOVEMBER, record};
+
+    /// Refuses to show a version one of whose files is not at its target.
+    struct Whole(Memory);
+
+    impl Debug for Whole {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Whole")
+        }
+    }
+
+    impl Catalog for Whole {
+        fn place<'c>(&'c self, state: &'c State, months: &'c BTreeSet<Month>) -> BoxFuture<'c, Result<(), String>> {
+            let files = months.iter().filter_map(|month| state.files.get(month)).flat_map(|files| files.values());
+            let missing = files.map(|live| &live.file.target).find(|target| self.0.bytes(target).is_none());
+            Box::pin(std::future::ready(missing.map_or(Ok(()), |target| Err(format!("{target} is not published")))))
+        }
+
+        fn shown(&self, _: Month) -> BoxFuture<'_, Result<Option<Shown>, String>> {
+            Box::pin(std::future::ready(Ok(None)))
+        }
+    }
+
+    /// Whoever finishes an entry late may find that its file was removed meanwhile, and that the log's last entry gives the month a
+    /// version which nobody has published yet.
+    #[test]
+    fn a_month_is_never_placed_at_a_version_whose_files_are_not_published() {
+        let world = World::new();
+        let shard = world.stream.open_shards().remove(0);
+        for id in ["e1", "e2"] {
+            world.stream.put(&shard, &record(id, Some("acme"), NOVEMBER, "7"));
+            world.run();
+        }
+        let mut late = state(&world.objects, &world.host);
+        let mut dice = Dice(1);
+        let mut compaction = world.compact(&mut dice, false, Duration::ZERO);
+        let mut context = Context::from_waker(Waker::noop());
+        while state(&world.objects, &world.host).next == late.next {
+            assert!(compaction.as_mut().poll(&mut context).is_pending());
+        }
+        drop(compaction);
+        let target = late.last.iter().flat_map(|entry| &entry.added).next().unwrap().target.clone();
+        block_on(world.objects.delete(&target)).unwrap();
+
+        let log = LogStore::new(world.objects.clone(), world.host.clone());
+        let life = Life::begin(world.host.clone(), Duration::from_secs(60), Deadline::NONE);
+        let catalog: Arc<dyn Catalog> = Arc::new(Whole(world.objects.clone()));
+        block_on(finish(&world.objects, &log, Some(&*catalog), &mut late, &life)).unwrap();
+        assert_eq!(late.next, state(&world.objects, &world.host).next);
+        assert!(late.live().all(|live| world.objects.bytes(&live.file.target).is_some()), "and then it is published");
+    }
 }
