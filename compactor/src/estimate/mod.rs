@@ -31,6 +31,8 @@ const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
 const GB: f64 = 1_073_741_824.0;
 /// Days that pages of the ledger live: the default `ledger_days` and two.
 const LEDGER_DAYS: f64 = 37.0;
+/// Bytes of an invocation's event, in which records stand in base64 (Lambda quotas: 6 MB).
+const PAYLOAD: f64 = 6.0 * 1_048_576.0;
 /// Updates under way at once in an invocation of the consumer.
 const AT_ONCE: f64 = 16.0;
 /// How long one takes, seconds: an assumption.
@@ -145,7 +147,8 @@ pub fn estimate(workload: Workload) -> Estimate {
     let shards = (per_second * w.peak / 1_000.0).max(per_second * w.peak * record / 1_048_576.0).ceil().max(1.0);
     // A stream on demand begins with four.
     let lanes = if w.on_demand { shards.max(4.0) } else { shards };
-    let batch = (per_second / lanes * f64::from(w.batch_window)).clamp(1.0, f64::from(w.batch_size));
+    let most = f64::from(w.batch_size).min((PAYLOAD / (record * 4.0 / 3.0)).floor()).max(1.0);
+    let batch = (per_second / lanes * f64::from(w.batch_window)).clamp(1.0, most);
     let cells = touched(w.projects.max(1) as f64, batch);
     let k = batch / cells;
     let batches = events / batch;
@@ -232,6 +235,14 @@ mod tests {
             let cells = touched(projects, batch);
             assert!((1.0..=batch.min(projects) + 1e-6).contains(&cells), "{projects}, {batch}: {cells}");
         }
+    }
+
+    /// Items of 400 KB: seven records of them fill an invocation's event, whatever the batch size allows.
+    #[test]
+    fn a_batch_is_no_larger_than_an_invocation_takes() {
+        let large = Workload { events: 10_000_000_000, item_bytes: 409_600, batch_window: 300, ..Workload::default() };
+        assert_eq!(estimate(large).events_per_batch, 7.0);
+        assert_eq!(estimate(Workload { item_bytes: 500, ..large }).events_per_batch, 1_000.0);
     }
 
     #[test]
