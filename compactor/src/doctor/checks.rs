@@ -3,6 +3,7 @@
 //! | check | must be | else |
 //! | --- | --- | --- |
 //! | capture | the source table's destination is our stream and ACTIVE, or a relay's mapping is enabled; never both | changes are lost; or each counts twice, for the two give different event IDs |
+//! | relay mapping: source, view | the table's present stream, with both images | changes are lost, or their fold is |
 //! | precision | MICROSECOND | changes within a millisecond cannot be told apart by time |
 //! | retention | `ledger_days` more than it and two days | a record could come again when its key is forgotten |
 //! | mapping: window | 1 s or more | many small batches, each paid for |
@@ -25,8 +26,22 @@ use super::{Check, Outcome};
 
 /// How far our clock may be from AWS's, ms.
 const CLOCK_MS: i64 = 60_000;
+/// How long DynamoDB Streams keep changes, hours.
+const RELAY_HOURS: u32 = 24;
 /// Parts of the bucket whose objects must not expire by age. In a set they are below `sets/`.
-const KEPT: [&str; 8] = ["_log/", "_staging/", "events/", "quarantine/", "conflicts/", "redriven/", "plans/", "sets/"];
+const KEPT: [&str; 11] = [
+    "_log/",
+    "_staging/",
+    "_switch/",
+    "events/",
+    "quarantine/",
+    "conflicts/",
+    "redriven/",
+    "plans/",
+    "backfills/",
+    "replays/",
+    "sets/",
+];
 
 /// All checks, in the way of the data.
 pub fn check(facts: &Facts) -> Vec<Check> {
@@ -40,7 +55,8 @@ pub fn check(facts: &Facts) -> Vec<Check> {
     checks.seen("stream", &facts.stream, |checks, stream| retention(checks, stream, facts.ledger_days));
     checks.seen("consumer mapping", &facts.consumer, |checks, mapping| {
         reads_stream(checks, mapping, &facts.stream);
-        self::mapping(checks, "consumer mapping", mapping, facts.stream.seen());
+        let kept = facts.stream.seen().map(|stream| stream.retention_hours);
+        self::mapping(checks, "consumer mapping", mapping, kept.unwrap_or(u32::MAX));
     });
     checks.table("totals table", &facts.totals, |checks, table| ours(checks, "totals table", table, "S", None));
     checks.table("ledger table", &facts.ledger, |checks, table| {
@@ -97,16 +113,16 @@ fn capture(checks: &mut Checks, facts: &Facts) {
     let to_ours = |destination: &&Destination| stream.is_none_or(|arn| arn == destination.stream);
     let on = |status: &str| matches!(status, "ACTIVE" | "ENABLING" | "UPDATING");
     let destination = facts.destinations.seen().and_then(|all| all.iter().find(|d| to_ours(d) && on(&d.status)));
-    let relayed = facts.relay.seen().is_some_and(|mapping| mapping.state.starts_with("Enabl"));
+    let relay = facts.relay.seen().and_then(Option::as_ref).filter(|mapping| mapping.state.starts_with("Enabl"));
     let table = &facts.source_name;
-    match (destination, relayed) {
-        (Some(_), true) => checks.push(
+    match (destination, relay) {
+        (Some(_), Some(_)) => checks.push(
             "capture",
             Outcome::Wrong,
             format_args!("{table} sends its changes to the stream, and so does the relay: each counts twice"),
             "turn one of them off; the two ways give a change different event IDs. Then `recount audit` names what counted twice",
         ),
-        (Some(destination), false) => {
+        (Some(destination), None) => {
             checks.must("capture", destination.status == "ACTIVE", &destination.status, "wait until it is ACTIVE");
             let precision = destination.precision.as_deref();
             checks.must(
@@ -115,20 +131,22 @@ fn capture(checks: &mut Checks, facts: &Facts) {
                 precision.unwrap_or("not said: MILLISECOND where the API or the command line enabled it"),
                 "aws dynamodb update-kinesis-streaming-destination … ApproximateCreationDateTimePrecision=MICROSECOND",
             );
+            // That one way is on says nothing of the other.
+            checks.seen("capture: no relay beside it", &facts.relay, |_, _| {});
         }
-        (None, true) => {
+        (None, Some(mapping)) => {
             checks.push("capture", Outcome::Fine, "by the relay", "");
-            if let Some(mapping) = facts.relay.seen() {
-                self::mapping(checks, "relay mapping", mapping, None);
-            }
+            checks.seen("capture: no destination beside it", &facts.destinations, |_, _| {});
+            checks.seen("relay mapping: source", &facts.source, |checks, table| relays(checks, mapping, table));
+            self::mapping(checks, "relay mapping", mapping, RELAY_HOURS);
         }
-        (None, false) => match (&facts.destinations, &facts.relay) {
+        (None, None) => match (&facts.destinations, &facts.relay) {
             (Fact::Unseen(why), _) | (_, Fact::Unseen(why)) => {
                 checks.push("capture", Outcome::Undecided, why, "allow it to be read, or try again");
             }
-            // A relay may run where it cannot be looked at, as in local mode.
-            (Fact::Absent(why), _) => checks.push("capture", Outcome::NotChecked, why, ""),
-            (Fact::Is(all), _) => {
+            // A relay may run where it cannot be looked at, as in local mode, or where no stack is named.
+            (Fact::Absent(why), _) | (_, Fact::Absent(why)) => checks.push("capture", Outcome::NotChecked, why, ""),
+            (Fact::Is(all), Fact::Is(_)) => {
                 let found = match all.as_slice() {
                     [] => format!("{table} sends its changes to no stream, and no relay is enabled"),
                     some => {
@@ -141,6 +159,22 @@ fn capture(checks: &mut Checks, facts: &Facts) {
                 checks.push("capture", Outcome::Wrong, found, cure);
             }
         },
+    }
+}
+
+/// What the relay reads is what the table writes now.
+fn relays(checks: &mut Checks, mapping: &Mapping, table: &Table) {
+    let stream = table.stream.as_ref();
+    let found = stream.map_or_else(
+        || "the table's stream is off".to_owned(),
+        |stream| format!("{}; the table's stream is {}", mapping.source, stream.arn),
+    );
+    let reads = stream.is_some_and(|stream| stream.arn == mapping.source);
+    let cure = "map the relay to the table's present stream (SourceTableStreamArn); then `recount audit` and `recount backfill`";
+    checks.must("relay mapping: source", reads, found, cure);
+    if let Some(stream) = stream {
+        let cure = "turn the table's stream off and on with NEW_AND_OLD_IMAGES, and map the relay to the new one";
+        checks.must("relay mapping: view", stream.view == "NEW_AND_OLD_IMAGES", &stream.view, cure);
     }
 }
 
@@ -164,7 +198,8 @@ fn reads_stream(checks: &mut Checks, mapping: &Mapping, stream: &Fact<Stream>) {
     checks.must("consumer mapping: source", ours, &mapping.source, "map the consumer to the stream that is archived");
 }
 
-fn mapping(checks: &mut Checks, what: &str, mapping: &Mapping, stream: Option<&Stream>) {
+/// `kept`: how many hours its stream keeps records.
+fn mapping(checks: &mut Checks, what: &str, mapping: &Mapping, kept: u32) {
     let mut must = |of: &str, holds: bool, found: &dyn Display, cure: &str| {
         checks.must(&format!("{what}: {of}"), holds, found, cure);
     };
@@ -178,8 +213,7 @@ fn mapping(checks: &mut Checks, what: &str, mapping: &Mapping, stream: Option<&S
     let retries = mapping.retries;
     must("retries", retries.is_some_and(|n| n >= 1), &number(retries), "MaximumRetryAttempts: 1 or more, not -1");
     let age = mapping.record_age_seconds;
-    let kept = stream.map_or(i64::MAX, |stream| i64::from(stream.retention_hours) * 3_600);
-    let bounded = age.is_some_and(|seconds| seconds > 0 && i64::from(seconds) < kept);
+    let bounded = age.is_some_and(|seconds| seconds > 0 && i64::from(seconds) < i64::from(kept) * 3_600);
     must(
         "record age",
         bounded,

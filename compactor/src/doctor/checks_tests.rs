@@ -3,7 +3,7 @@
 use super::*;
 use crate::archive::finish::Shown;
 use crate::doctor::Report;
-use crate::doctor::facts::BucketFacts;
+use crate::doctor::facts::{BucketFacts, TableStream};
 
 const ARN: &str = "arn:aws:kinesis:eu-north-1:123456789012:stream/changes";
 
@@ -12,6 +12,7 @@ fn table(key: &[(&str, &str)], expires: Option<&str>) -> Fact<Table> {
         status: "ACTIVE".into(),
         key: key.iter().map(|(name, kind)| ((*name).into(), (*kind).into())).collect(),
         recovery: Fact::Is(true),
+        stream: None,
         expires_by: Fact::Is(expires.map(str::to_owned)),
     })
 }
@@ -50,7 +51,7 @@ fn facts() -> Facts {
         definitions: vec![("totals table", of("d")), ("consumer", of("d")), ("compactor", of("d"))],
         source: table(&[("scan_id", "S")], None),
         destinations: Fact::Is(vec![destination]),
-        relay: no(),
+        relay: Fact::Is(None),
         stream: Fact::Is(Stream { arn: ARN.into(), status: "ACTIVE".into(), retention_hours: 168 }),
         consumer: Fact::Is(enabled()),
         totals: table(&[("pk", "S"), ("sk", "S")], None),
@@ -90,8 +91,8 @@ fn what_the_template_makes_is_fine() {
 
 type Change = Box<dyn Fn(&mut Facts)>;
 
-fn of<T: 'static>(get: fn(&mut Facts) -> &mut Fact<T>, change: fn(&mut T)) -> Change {
-    Box::new(move |facts| changed(get(facts), change))
+fn of<T: 'static>(get: fn(&mut Facts) -> &mut Fact<T>, change: impl Fn(&mut T) + 'static) -> Change {
+    Box::new(move |facts| changed(get(facts), &change))
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn each_thing_that_is_wrong_is_found_alone() {
         ("capture", of(|f| &mut f.destinations, |all| all[0].status = "DISABLED".into())),
         ("capture", of(|f| &mut f.destinations, |all| all[0].status = "ENABLING".into())),
         ("capture", of(|f| &mut f.destinations, |all| all[0].stream = "another".into())),
-        ("capture", Box::new(|f| f.relay = Fact::Is(enabled()))),
+        ("capture", Box::new(|f| f.relay = Fact::Is(Some(enabled())))),
         ("capture: precision", of(|f| &mut f.destinations, |all| all[0].precision = Some("MILLISECOND".into()))),
         ("capture: precision", of(|f| &mut f.destinations, |all| all[0].precision = None)),
         ("stream: retention", Box::new(|f| f.ledger_days = 9)),
@@ -133,6 +134,8 @@ fn each_thing_that_is_wrong_is_found_alone() {
         ("bucket: expiry", of(|f| &mut f.bucket.expires, |all| all.push(String::new()))),
         ("bucket: expiry", of(|f| &mut f.bucket.expires, |all| all.push("events/month=2024".into()))),
         ("bucket: expiry", of(|f| &mut f.bucket.expires, |all| all.push("_".into()))),
+        ("bucket: expiry", of(|f| &mut f.bucket.expires, |all| all.push("_switch/".into()))),
+        ("bucket: expiry", of(|f| &mut f.bucket.expires, |all| all.push("backfills/parts/".into()))),
         ("partitions", of(|f| &mut f.partitions, |all| all[0].shown = None)),
         ("partitions", of(|f| &mut f.partitions, |all| all[0].version = 8)),
         ("definition: consumer", Box::new(|f| f.definitions[1].1 = Fact::Is(Some("e".into())))),
@@ -152,14 +155,57 @@ fn each_thing_that_is_wrong_is_found_alone() {
     }
 }
 
-#[test]
-fn a_relay_is_a_capture_and_its_mapping_is_checked() {
+const TABLE_STREAM: &str = "arn:aws:dynamodb:eu-north-1:123456789012:table/scans/stream/2026-11-01T00:00:00.000";
+
+fn relayed() -> Facts {
     let mut facts = facts();
     facts.destinations = Fact::Is(Vec::new());
-    facts.relay = Fact::Is(enabled());
-    assert_eq!(wrong(&facts), []);
-    changed(&mut facts.relay, |mapping| mapping.retries = Some(-1));
-    assert_eq!(wrong(&facts), [("relay mapping: retries".to_owned(), Outcome::Wrong)]);
+    let (source, record_age_seconds) = (TABLE_STREAM.to_owned(), Some(79_200));
+    facts.relay = Fact::Is(Some(Mapping { source, record_age_seconds, ..enabled() }));
+    let stream = TableStream { arn: TABLE_STREAM.into(), view: "NEW_AND_OLD_IMAGES".into() };
+    changed(&mut facts.source, |table| table.stream = Some(stream));
+    facts
+}
+
+#[test]
+fn a_relay_is_a_capture_and_its_mapping_is_checked() {
+    assert_eq!(wrong(&relayed()), []);
+    let mapping = |change: fn(&mut Mapping)| {
+        of(|facts| &mut facts.relay, move |mapping: &mut Option<Mapping>| change(mapping.as_mut().unwrap()))
+    };
+    let source = |change: fn(&mut Option<TableStream>)| {
+        of(|facts| &mut facts.source, move |t: &mut Table| change(&mut t.stream))
+    };
+    let cases: Vec<(&str, Change)> = vec![
+        ("relay mapping: retries", mapping(|m| m.retries = Some(-1))),
+        // DynamoDB Streams keep changes for a day, whatever the Kinesis stream does.
+        ("relay mapping: record age", mapping(|m| m.record_age_seconds = Some(86_400))),
+        // The table's stream was turned off and on again, or only off: the mapping is enabled and reads nothing.
+        ("relay mapping: source", source(|s| s.as_mut().unwrap().arn.push('1'))),
+        ("relay mapping: source", source(|s| *s = None)),
+        ("relay mapping: view", source(|s| s.as_mut().unwrap().view = "NEW_IMAGE".into())),
+    ];
+    for (what, change) in cases {
+        let mut facts = relayed();
+        change(&mut facts);
+        assert_eq!(wrong(&facts), [(what.to_owned(), Outcome::Wrong)]);
+    }
+}
+
+/// Both ways at once count everything twice: whoever saw one of them only does not know.
+#[test]
+fn one_way_of_capture_is_not_the_only_one_until_the_other_was_looked_at() {
+    for (relay, outcome) in [(no(), Outcome::NotChecked), (Fact::Unseen("denied".into()), Outcome::Undecided)] {
+        let facts = Facts { relay, ..facts() };
+        assert_eq!(wrong(&facts), [("capture: no relay beside it".to_owned(), outcome)]);
+        // And one that is not seen may be the only one.
+        let none = Facts { destinations: Fact::Is(Vec::new()), ..facts };
+        assert_eq!(wrong(&none), [("capture".to_owned(), outcome)]);
+    }
+    for (destinations, outcome) in [(no(), Outcome::NotChecked), (Fact::Unseen("denied".into()), Outcome::Undecided)] {
+        let facts = Facts { destinations, ..relayed() };
+        assert_eq!(wrong(&facts), [("capture: no destination beside it".to_owned(), outcome)]);
+    }
 }
 
 #[test]

@@ -79,6 +79,15 @@ pub struct Mapping {
 /// An attribute of a key: its name and type, `S`, `N` or `B`.
 pub type KeyPart = (String, String);
 
+/// A table's own stream of changes, by which a relay goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableStream {
+    /// Its ARN. A stream that is turned off and on again has another one.
+    pub arn: String,
+    /// `NEW_AND_OLD_IMAGES`, …
+    pub view: String,
+}
+
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -88,6 +97,8 @@ pub struct Table {
     pub key: Vec<KeyPart>,
     /// Whether it can be restored to a moment.
     pub recovery: Fact<bool>,
+    /// Its stream of changes, where it is on.
+    pub stream: Option<TableStream>,
     /// The attribute by which items expire, if they do.
     pub expires_by: Fact<Option<String>>,
 }
@@ -133,8 +144,8 @@ pub struct Facts {
     pub source: Fact<Table>,
     /// Where its changes go.
     pub destinations: Fact<Vec<Destination>>,
-    /// The relay's mapping.
-    pub relay: Fact<Mapping>,
+    /// The relay's mapping; `None` where the deployment has no relay.
+    pub relay: Fact<Option<Mapping>>,
     /// The stream.
     pub stream: Fact<Stream>,
     /// The consumer's mapping.

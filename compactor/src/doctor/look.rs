@@ -11,7 +11,7 @@ use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule};
 use recount_consumer::handler::{AttemptTimeouts, Clients};
 use recount_schemas::causes;
 
-use super::facts::{BucketFacts, Destination, Fact, Facts, Mapping, Placed, Stream, Table};
+use super::facts::{BucketFacts, Destination, Fact, Facts, Mapping, Placed, Stream, Table, TableStream};
 use crate::context::Context;
 use crate::progress::{Says, Work};
 use crate::stack::Stack;
@@ -99,6 +99,7 @@ async fn table(context: &Context, name: &str) -> Fact<Table> {
                 status: format!("there is no table {name}"),
                 key: Vec::new(),
                 recovery,
+                stream: None,
                 expires_by,
             });
         }
@@ -132,7 +133,12 @@ async fn table(context: &Context, name: &str) -> Fact<Table> {
         |_| None,
     );
     let status = described.table_status.as_ref().map_or_else(String::new, |status| status.as_str().to_owned());
-    Fact::Is(Table { status, key, recovery, expires_by })
+    let on = described.stream_specification.as_ref().filter(|stream| stream.stream_enabled);
+    let stream = on.zip(described.latest_stream_arn.clone()).map(|(on, arn)| TableStream {
+        arn,
+        view: on.stream_view_type.as_ref().map_or_else(String::new, |view| view.as_str().to_owned()),
+    });
+    Fact::Is(Table { status, key, recovery, stream, expires_by })
 }
 
 /// A table that must be readable: one that is described and refuses a Query is not seen.
@@ -289,7 +295,7 @@ async fn clock(context: &Context) -> Fact<i64> {
 /// What the functions and their mappings are like.
 struct Functions {
     consumer: Fact<Mapping>,
-    relay: Fact<Mapping>,
+    relay: Fact<Option<Mapping>>,
     consumer_definition: Fact<Option<String>>,
     compactor_definition: Fact<Option<String>>,
 }
@@ -318,9 +324,10 @@ mod functions {
 mod functions {
     use aws_sdk_lambda::operation::get_event_source_mapping::GetEventSourceMappingOutput;
     use aws_sdk_lambda::types::FunctionResponseType;
+    use recount_schemas::Home;
 
     use super::*;
-    use crate::stack::{StackError, find, in_use};
+    use crate::stack::{InUse, StackError, find, in_use};
 
     pub(super) async fn look(context: &Context, stack: Option<&Stack>) -> Functions {
         let Some(stack) = stack else { return Functions::absent(NO_STACK) };
@@ -328,33 +335,56 @@ mod functions {
         Functions {
             consumer: mapping(&lambda, &stack.mapping).await,
             relay: relay(&lambda, stack).await,
-            consumer_definition: definition(&lambda, stack, &stack.consumer).await,
-            compactor_definition: definition(&lambda, stack, &stack.compactor).await,
+            consumer_definition: definition(&lambda, context, stack, &stack.consumer).await,
+            compactor_definition: definition(&lambda, context, stack, &stack.compactor).await,
         }
     }
 
-    async fn relay(lambda: &aws_sdk_lambda::Client, stack: &Stack) -> Fact<Mapping> {
-        let Some(function) = &stack.relay else { return Fact::Absent("the stack has no relay".to_owned()) };
+    async fn relay(lambda: &aws_sdk_lambda::Client, stack: &Stack) -> Fact<Option<Mapping>> {
+        let Some(function) = &stack.relay else { return Fact::Is(None) };
         let listed = lambda.list_event_source_mappings().function_name(function).send().await;
-        let first = fact(
+        // One that is off may stand beside the one that is on.
+        let chosen = fact(
             listed,
-            |answer| answer.event_source_mappings.unwrap_or_default().into_iter().find_map(|mapping| mapping.uuid),
+            |answer| {
+                let mut all = answer.event_source_mappings.unwrap_or_default();
+                all.sort_by_key(|mapping| !mapping.state.as_deref().is_some_and(|state| state.starts_with("Enabl")));
+                all.into_iter().find_map(|mapping| mapping.uuid)
+            },
             |_| None,
         );
-        match first {
-            Fact::Is(Some(id)) => mapping(lambda, &id).await,
-            Fact::Is(None) => Fact::Absent(format!("{function} has no event source mapping")),
+        match chosen {
+            Fact::Is(Some(id)) => match mapping(lambda, &id).await {
+                Fact::Is(mapping) => Fact::Is(Some(mapping)),
+                Fact::Absent(why) => Fact::Absent(why),
+                Fact::Unseen(why) => Fact::Unseen(why),
+            },
+            Fact::Is(None) => Fact::Is(None),
             Fact::Absent(why) => Fact::Absent(why),
             Fact::Unseen(why) => Fact::Unseen(why),
         }
     }
 
-    async fn definition(lambda: &aws_sdk_lambda::Client, stack: &Stack, function: &str) -> Fact<Option<String>> {
+    async fn definition(
+        lambda: &aws_sdk_lambda::Client,
+        context: &Context,
+        stack: &Stack,
+        function: &str,
+    ) -> Fact<Option<String>> {
         let environment = find::environment(lambda, &stack.name, function).await;
         match environment.and_then(|environment| in_use(function, &environment)) {
-            Ok(in_use) => Fact::Is(Some(in_use.definition.hash().to_owned())),
+            Ok(in_use) => of_home(context, function, in_use),
             Err(error @ StackError::NoDefinition(_)) => Fact::Absent(causes(&error)),
             Err(error) => Fact::Unseen(causes(&error)),
+        }
+    }
+
+    /// A function that works on another home has another home's definition, and is right to.
+    pub(super) fn of_home(context: &Context, function: &str, in_use: InUse) -> Fact<Option<String>> {
+        let (ours, theirs) = (context.home(), Home::from(in_use.set));
+        match ours == theirs {
+            true => Fact::Is(Some(in_use.definition.hash().to_owned())),
+            false => Fact::Absent(format!("{function} works on {theirs}, and this is {ours}")),
         }
     }
 
