@@ -103,10 +103,7 @@ async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json
             let says = |work: Work<'_>| logged(work, "recompute");
             let report = in_time(parts, left, recompute::of_now(&parts.context, &says)).await;
             let report = report.inspect_err(|error| tracing::error!(%error, "recompute failed"))?;
-            if !report.is_clean() {
-                tracing::error!(repeated = report.repeated, "event keys stand twice in the archive; run recount fsck");
-            }
-            Ok(without_totals(serde_json::to_value(report)?))
+            Ok(without_totals(serde_json::to_value(clean(report)?)?))
         }
         Task::Reconcile => {
             let report = reconciled(parts, left).await;
@@ -139,6 +136,17 @@ async fn in_time<T, E: Into<lambda_runtime::Error>>(
         done = task => done.map_err(Into::into),
         () = parts.context.host.sleep(left) => Err("the invocation's time is up; give it more, or do this by `recount`".into()),
     }
+}
+
+/// An archive in which event keys stand twice is an error of the task, as it is of `recount recompute`: of an answer nobody would be
+/// told. The totals are written by then, and count each once.
+fn clean(report: recompute::Report) -> Result<recompute::Report, lambda_runtime::Error> {
+    if report.is_clean() {
+        return Ok(report);
+    }
+    let repeated = report.repeated;
+    tracing::error!(repeated, "event keys stand twice in the archive");
+    Err(format!("{repeated} rows of the archive have an event key that stood before; run recount fsck").into())
 }
 
 /// The totals are in their tables: an answer has no room for those of many groups.
@@ -203,5 +211,20 @@ mod tests {
     fn an_error_says_which_task_failed() {
         let shown = diagnostic(Task::Archive, &lambda_runtime::Error::from("no stream"));
         assert_eq!((shown.error_type.as_str(), shown.error_message.as_str()), ("recount.Archive", "no stream"));
+    }
+
+    #[test]
+    fn an_archive_with_repeated_keys_is_an_error_of_the_task() {
+        let report = |repeated: u64| {
+            let json = serde_json::json!({
+                "entries": 1, "files": 1, "rows": 3, "repeated": repeated, "repeated_events": [], "same_change_pairs": 0,
+                "written": [], "months": [], "years": [],
+            });
+            serde_json::from_value::<recompute::Report>(json).unwrap()
+        };
+        assert_eq!(clean(report(0)).unwrap(), report(0));
+        let error = diagnostic(Task::Recompute, &clean(report(2)).unwrap_err());
+        assert_eq!(error.error_type, "recount.Recompute");
+        assert_eq!(error.error_message, "2 rows of the archive have an event key that stood before; run recount fsck");
     }
 }
