@@ -224,6 +224,7 @@ async fn archived_changes_come_back_as_they_were_in_order_and_only_once() {
         (3, &["replay", "--into", INTO, "--from", "2026-11-02", "--to", "2026-11-01"], "--from is not before --to"),
         (3, &["replay", "--into", INTO, "--checkpoint", checkpoint], "it is another replay's"),
         (2, &["replay", "--into", "nowhere"], "it is not there; make it first"),
+        (2, &["replay", "--into", INTO, "--group", "acme", "--positions"], "no replay by these options is done"),
     ] {
         let said = shell.run(code, arguments);
         assert!(said.as_str().unwrap().contains(says), "{said}");

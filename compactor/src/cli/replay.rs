@@ -57,8 +57,8 @@ pub struct ReplayArgs {
     /// Go on beyond the tip until interrupted.
     #[arg(long, requires = "hand_over")]
     pub follow: bool,
-    /// Only print, as JSON, where a consumer of your own begins on the live stream behind this replay: once it is done, and with
-    /// its --from, --group and --checkpoint.
+    /// Only print, as JSON, where a consumer of your own begins on the live stream behind this replay: with its --from, --group and
+    /// --checkpoint. Refused with 2 until it is done.
     #[arg(long, conflicts_with_all = ["hand_over", "confirm"])]
     pub positions: bool,
     /// Send them.
@@ -95,6 +95,9 @@ pub async fn run(
     };
     let report = replay(context, &ask, says).await?;
     if args.positions {
+        if !report.finished {
+            return Err(ReplayError::NotDone { checkpoint: report.checkpoint }.into());
+        }
         serde_json::to_writer(&mut *out, &report.positions)?;
         writeln!(out)?;
         return Ok(Exit::Clean);

@@ -112,6 +112,15 @@ pub enum ReplayError {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// Where a consumer takes over is asked of a replay that is not through: it would lack what was not sent.
+    #[error(
+        "no replay by these options is done (checkpoint {checkpoint}), so no consumer can take over behind it; run it to its end with \
+         --confirm first, then ask with the same --into, --from, --group and --checkpoint"
+    )]
+    NotDone {
+        /// The file or object.
+        checkpoint: String,
+    },
     /// More than can be held.
     #[error("{what}: there are more than {most}; narrow the replay with --from, --to or --group")]
     TooMany {
