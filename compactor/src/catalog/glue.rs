@@ -9,8 +9,8 @@
 //!
 //! A partition is created with the columns and formats that its table has at that moment, and so it is at each move.
 //!
-//! Requests that Glue throttles are sent again by the SDK, [`ATTEMPTS`] times in all; a month that somebody else changes at the same
-//! time is looked at again, [`LOOKS`] times in all. After that the run fails, and the next one tries again: nobody puts the next entry
+//! Requests that Glue throttles are sent again by the SDK, `ATTEMPTS` times in all; a month that somebody else changes at the same
+//! time is looked at again, `LOOKS` times in all. After that the run fails, and the next one tries again: nobody puts the next entry
 //! before this month is placed.
 
 use std::collections::{BTreeSet, HashMap};

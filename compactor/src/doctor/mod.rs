@@ -2,7 +2,7 @@
 //!
 //! - [`facts`]: what a deployment is like, as far as it could be seen.
 //! - [`checks`]: what must hold of it, as a function of the facts. Nothing there is asked.
-//! - [`look`]: asking. Only reads, with the rights of whoever calls it: what is refused is said, which is the check of permissions.
+//! - [`mod@look`]: asking. Only reads, with the rights of whoever calls it: what is refused is said, which is the check of permissions.
 //!
 //! What is not there to be looked at, such as a mapping where no stack is named, is *not checked*, never fine.
 
