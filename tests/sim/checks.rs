@@ -377,7 +377,8 @@ pub async fn end(world: &Arc<World>) {
     recounted(world, &oracle, &state, &rows).await;
     reconciled(world).await;
     capture::audited(world, &rows.iter().map(|row| row.key).collect()).await;
-    if world.has(Fault::Damage) && !world.is_violated() {
+    // What was lost cannot be told from what is planted.
+    if world.has(Fault::Damage) && state.lost.is_empty() && !world.is_violated() {
         crate::damage::damage(world, &oracle).await;
     }
 }

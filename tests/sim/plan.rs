@@ -142,7 +142,7 @@ pub fn draw_faults(seed: u64) -> BTreeSet<Fault> {
     ];
     let mut faults: BTreeSet<Fault> =
         Fault::ALL.into_iter().filter(|fault| rng.u8(..) < if rare.contains(fault) { 48 } else { 110 }).collect();
-    // What was lost cannot be told from what was planted.
+    // What was lost cannot be told from what was planted. (A long history may lose something without them: `checks::end`.)
     if faults.contains(&Fault::Trim) || faults.contains(&Fault::NewStream) {
         faults.remove(&Fault::Damage);
     }

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `lost` | the stream may have dropped something | – |
 //! | `unbacked` | the same | has a record that was lost |
-//! | `damaged` | the same, and the key has left the ledger since, or only a variant came again | –, it names none |
+//! | `damaged` | the same, and the key has left the ledger since, or only a variant came again | – ; of its cell some record was lost, was in a stream that is no more, or came too old |
 //! | `missing` | the stream was made anew | has a record in a stream that is no more |
 //! | `too_old` | changes come months late | was created longer ago than the ledger reaches back |
 //! | `conflicting` | records have variants | came with two contents |
@@ -44,6 +44,13 @@ impl Evidence<'_> {
         self.records(key).any(|(index, _)| checks::life_of(self.world, index) < lives)
     }
 
+    /// Whether a record of it came when the ledger no longer reached back to it. Such a record is listed, and not counted, unless an
+    /// earlier one was: which of many were, a number alone does not tell.
+    fn came_too_old(&self, key: &EventKey) -> bool {
+        let reach_ms = LEDGER_DAYS * DAY_MS - CLOCKS_OFF_MS;
+        self.records(key).any(|(_, put)| put.arrived_us / 1_000 - key.created_ms() > reach_ms)
+    }
+
     fn was_lost(&self, key: &EventKey) -> bool {
         self.records(key).any(|(index, put)| checks::is_lost(self.world, &self.log, put, index))
     }
@@ -64,6 +71,12 @@ impl Evidence<'_> {
     /// Why a finding is a false alarm; `None`: it is none.
     fn refutes(&self, finding: &Finding) -> Option<String> {
         let cell = finding.cell();
+        if finding.kind == Kind::Damaged {
+            let explains = |key: &EventKey| self.was_lost(key) || self.was_before(key) || self.came_too_old(key);
+            let explained =
+                cell.is_some_and(|cell| self.oracle.cells().get(&cell).is_some_and(|keys| keys.iter().any(explains)));
+            return (!explained).then(|| "each record of its cell came in time, and was not lost".to_owned());
+        }
         finding.events.iter().find_map(|event| {
             let key = &event.event_key;
             let concerns = cell.as_ref().is_some_and(|cell| !self.oracle.adds(key, cell).is_empty());

@@ -23,7 +23,8 @@
 //!    that range is theirs, and they are the finding.
 //! 3. Else the number is **damaged**: only the difference can be named. Where exactly one archived event of the cell adds
 //!    just this difference, measures included, the caller names it: **doubled**. Without a measure any event of the cell
-//!    would do, which is no evidence, so it stays damaged.
+//!    would do, which is no evidence, so it stays damaged. So does a number that lacks some of many events on the too-old list,
+//!    others of which were counted when they came first: beyond a bound of combinations, nobody looks for the ones that fit.
 //!
 //! The correction is always `counted + taken − number`. Consumers add a key and its delta in one write, so it stays the
 //! same while they run.
