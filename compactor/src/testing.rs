@@ -1,6 +1,7 @@
-//! A machine for tests: time moves only by sleeping, randomness is a seed's.
+//! A machine for tests: time moves only by sleeping, randomness is a seed's, and what goes to standard output is kept.
 
-use std::sync::Mutex;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -57,5 +58,31 @@ impl Host for TestHost {
     fn sleep(&self, duration: Duration) -> Sleep {
         self.pass(duration);
         Box::pin(pause())
+    }
+}
+
+/// Takes what would go to standard output.
+#[derive(Clone, Default)]
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    /// What was written, each line one JSON document.
+    pub(crate) fn parsed(&self) -> Vec<serde_json::Value> {
+        self.0.lock().unwrap().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parsed).collect()
+    }
+}
+
+fn parsed(line: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(line).unwrap()
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

@@ -62,22 +62,7 @@ impl Entry for Line<'_> {
 mod tests {
     use super::super::report::ShardReport;
     use super::*;
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::testing::Lines;
 
     fn behind(shards: &[(bool, Option<i64>)]) -> ArchiveReport {
         let shard = |(i, (closed, caught_up_ms)): (usize, &(bool, Option<i64>))| {
@@ -104,8 +89,7 @@ mod tests {
         let report = ArchiveReport { rows: 7, duplicates: 2, quarantined: 1, reached_tip: true, ..behind(&[]) };
         emit(&metrics, "recount-changes", &report, 1_795_350_000_123).unwrap();
         emit(&metrics, "recount-changes", &behind(&[]), 1_795_350_000_123).unwrap();
-        let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let lines: Vec<serde_json::Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines = lines.parsed();
         let named = ["ArchiveLagSeconds", "ArchiveRows", "ArchiveDuplicates", "ArchiveQuarantined", "ArchiveLost"];
         assert_eq!(named.map(|name| lines[0][name].as_u64()), [0, 7, 2, 1, 0].map(Some));
         assert_eq!((&lines[0]["Stream"], lines[1].get("ArchiveLagSeconds")), (&"recount-changes".into(), None));

@@ -10,7 +10,6 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use recount_schemas::bugs::{self, Bug};
 use recount_schemas::host::{Deadline, SharedHost};
@@ -152,15 +151,7 @@ impl<O: Objects, S: Source> Archiver<O, S> {
     /// Waits for a step, but not beyond the deadline: a request may stay without an answer. A step that is left is a crash
     /// to the log, which the next run puts right.
     async fn in_time<T>(&self, deadline: Deadline, step: impl Future<Output = T>) -> Result<T, ArchiveError> {
-        let left = deadline.left(&*self.host);
-        if left == Duration::MAX {
-            return Ok(step.await);
-        }
-        tokio::select! {
-            biased;
-            done = step => Ok(done),
-            () = self.host.sleep(left) => Err(ArchiveError::TimeIsUp),
-        }
+        deadline.within(&*self.host, step).await.ok_or(ArchiveError::TimeIsUp)
     }
 
     async fn steps(

@@ -130,11 +130,10 @@ async fn in_time<T, E: Into<lambda_runtime::Error>>(
     left: Duration,
     task: impl Future<Output = Result<T, E>>,
 ) -> Result<T, lambda_runtime::Error> {
-    let task = Box::pin(task);
-    tokio::select! {
-        biased;
-        done = task => done.map_err(Into::into),
-        () = parts.context.host.sleep(left) => Err("the invocation's time is up; give it more, or do this by `recount`".into()),
+    let host = &*parts.context.host;
+    match Deadline::after(host, left).within(host, task).await {
+        Some(done) => done.map_err(Into::into),
+        None => Err("the invocation's time is up; give it more, or do this by `recount`".into()),
     }
 }
 

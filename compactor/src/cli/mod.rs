@@ -41,12 +41,12 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use clap::Parser;
 use recount_consumer::handler::{AttemptTimeouts, Clients};
 use recount_schemas::host::SystemHost;
-use recount_schemas::{Definition, Settings, terminal};
+use recount_schemas::{Definition, Home, Settings, terminal};
 
 use crate::bucket::Bucket;
 use crate::context::{Context, ContextError, Given, read_definition};
 use crate::sets;
-use crate::stack::{Stack, StackError};
+use crate::stack::{Stack, StackError, find};
 use args::{Cli, Command, Format};
 use commands::{CommandError, Exit};
 use progress::Progress;
@@ -114,7 +114,7 @@ async fn run(cli: Cli) -> Result<Exit, CommandError> {
     let sdk = aws_config::defaults(BehaviorVersion::latest()).load().await;
     let host = SystemHost::shared();
     let stack = match stack {
-        Some(name) => Some(deployed(&sdk, &name).await?),
+        Some(name) => Some(find::stack(&sdk, &name).await?),
         None => None,
     };
     let base = stack.as_ref().map_or(local, |stack| stack.settings.clone());
@@ -130,11 +130,7 @@ async fn run(cli: Cli) -> Result<Exit, CommandError> {
             }
         }
     };
-    let given = match (named, &stack) {
-        (Some(definition), _) => Given::Named(definition),
-        (None, Some(stack)) if home.set().is_none() => Given::Deployed(definition_of(&sdk, stack).await?),
-        (None, _) => Given::File,
-    };
+    let given = given(&sdk, stack.as_ref(), &home, named).await?;
     let context = Context { stack, ..Context::open(&sdk, &base, &home, given, host).await? };
     let progress = Progress::new(format == Format::Table);
     let exit = commands::run(&context, command, format, &mut out, &|work| progress.say(work)).await;
@@ -142,32 +138,19 @@ async fn run(cli: Cli) -> Result<Exit, CommandError> {
     exit.and_then(|exit| flushed(&mut out, exit))
 }
 
-/// The deployment of this name.
-#[cfg(feature = "aws")]
-async fn deployed(sdk: &SdkConfig, name: &str) -> Result<Stack, StackError> {
-    crate::stack::find::stack(sdk, name).await
-}
-
-/// The definition of a deployment's base, as its consumer has it.
-#[cfg(feature = "aws")]
-async fn definition_of(sdk: &SdkConfig, stack: &Stack) -> Result<Definition, StackError> {
-    let lambda = crate::stack::find::lambda(sdk);
-    let environment = crate::stack::find::environment(&lambda, &stack.name, &stack.consumer).await?;
-    let in_use = crate::stack::in_use(&stack.consumer, &environment)?;
-    match in_use.set {
-        Some(set) => Err(StackError::OfASet { function: stack.consumer.clone(), set }),
-        None => Ok(in_use.definition),
-    }
-}
-
-#[cfg(not(feature = "aws"))]
-async fn deployed(_: &SdkConfig, name: &str) -> Result<Stack, StackError> {
-    Err(StackError::Unable(name.to_owned()))
-}
-
-#[cfg(not(feature = "aws"))]
-async fn definition_of(_: &SdkConfig, stack: &Stack) -> Result<Definition, StackError> {
-    Err(StackError::Unable(stack.name.clone()))
+/// Where a home's definition comes from: what the command line names; of a stack's base, what its consumer has in use; else the file
+/// of the settings. A set has its own beside it.
+async fn given(
+    sdk: &SdkConfig,
+    stack: Option<&Stack>,
+    home: &Home,
+    named: Option<Definition>,
+) -> Result<Given, StackError> {
+    Ok(match (named, stack) {
+        (Some(definition), _) => Given::Named(definition),
+        (None, Some(stack)) if home.set().is_none() => Given::Deployed(find::definition(sdk, stack).await?),
+        (None, _) => Given::File,
+    })
 }
 
 /// How a command ends once its report is out.

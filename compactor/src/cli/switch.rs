@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
 use super::tables::{self, drawn, grouped, header, table};
-use crate::context::{Context, Given};
+use crate::context::Context;
 use crate::contributions::Scope;
 use crate::progress::Says;
 use crate::reconcile::{Report as Reconciliation, Verdict, reconcile};
@@ -66,13 +66,7 @@ pub async fn run(
     let mut report =
         Report { from, to, confirmed: args.confirm, switched: false, refused_because: None, reconciled: None };
     if !args.unchecked {
-        let target = match context.home() == report.to {
-            true => context.clone(),
-            false => {
-                let base = &context.settings.base();
-                Context::open(&context.sdk, base, &report.to, Given::File, context.host.clone()).await?
-            }
-        };
+        let target = target(context, &report.to).await?;
         if let Some(set) = report.to.set()
             && home::loaded(&target.bucket, set).await?.is_none()
         {
@@ -96,6 +90,16 @@ pub async fn run(
         (None, Some(_)) => Exit::Findings,
         (None, None) => Exit::Clean,
     })
+}
+
+/// What readers are to go by, with the definition that is in use there.
+async fn target(context: &Context, to: &Home) -> Result<Context, CommandError> {
+    if context.home() == *to {
+        return Ok(context.clone());
+    }
+    let given = super::given(&context.sdk, context.stack.as_ref(), to, None).await?;
+    let target = Context::open(&context.sdk, &context.settings.base(), to, given, context.host.clone()).await?;
+    Ok(Context { stack: context.stack.clone(), ..target })
 }
 
 fn shown_report(report: &Report) -> String {
@@ -176,5 +180,32 @@ mod tests {
         ──────────────────────────────────────────────────────────────────────────────────────────────────────────
         base: gone\u{1b}[31m
         ");
+    }
+
+    /// There is no file with the definition where a stack has it.
+    #[cfg(feature = "aws")]
+    #[tokio::test]
+    async fn the_base_of_a_stack_is_opened_by_the_definition_in_use() {
+        use crate::stack;
+        use recount_schemas::definition::given;
+        use recount_schemas::host::SystemHost;
+
+        let toml =
+            |group: &str| format!("[source]\ntable = \"scans\"\nkey = [\"id\"]\n[fold]\ngroup_by = \"{group}\"\n");
+        let deployed = format!("{}{}", given::PREFIX, given::base64(&toml("project")));
+        let sdk = crate::testing_aws::sdk(move |asked| {
+            let here = asked.line.starts_with("GET /2015-03-31/functions/consumer-1/configuration");
+            let environment = serde_json::json!({ "Environment": { "Variables": { given::VARIABLE: deployed } } });
+            if here { (200, environment.to_string()) } else { (404, String::new()) }
+        });
+        let stack = stack::read("recount", "CREATE_COMPLETE", &stack::tests::outputs()).unwrap();
+        let set = stack.settings.of_set(&"tokyo".parse().unwrap());
+        let settings = recount_schemas::Settings { definition: "there is no such file.toml".to_owned(), ..set };
+        let definition = recount_schemas::Definition::parse(&toml("owner"), "tokyo").unwrap();
+        let context = Context::new(&sdk, settings, definition, SystemHost::shared());
+        let target = target(&Context { stack: Some(stack), ..context }, &Home::Base).await.unwrap();
+        assert_eq!((target.home(), target.settings.totals.as_str()), (Home::Base, "totals-1"));
+        assert_eq!(target.definition.group_by.to_string(), "project");
+        assert!(target.stack.is_some());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use recount_schemas::bugs::{self, Bug};
 use recount_schemas::host::{Deadline, SharedHost};
@@ -92,18 +91,8 @@ impl<O: Objects> Compactor<O> {
         let life = Life::begin(self.host.clone(), self.limits.life, deadline);
         let log = LogStore::new(self.objects.clone(), self.host.clone());
         let mut report = CompactReport { confirmed: true, ..CompactReport::default() };
-        let steps = Box::pin(self.steps(only, &life, &log, &mut report, says));
-        let left = deadline.left(&*self.host);
-        let done = if left == Duration::MAX {
-            steps.await
-        } else {
-            tokio::select! {
-                biased;
-                done = steps => done,
-                () = self.host.sleep(left) => Err(ArchiveError::TimeIsUp.into()),
-            }
-        };
-        match done {
+        let steps = self.steps(only, &life, &log, &mut report, says);
+        match deadline.within(&*self.host, steps).await.unwrap_or_else(|| Err(ArchiveError::TimeIsUp.into())) {
             Ok(()) => report.finished = true,
             Err(CompactError::Archive(ArchiveError::TimeIsUp)) => {}
             Err(error) => return Err(error),

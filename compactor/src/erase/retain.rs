@@ -7,7 +7,6 @@
 //! 4. The replaced files hold the data until a compaction deletes them after the grace.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use recount_schemas::host::Deadline;
 use recount_schemas::{Definition, Month};
@@ -72,18 +71,8 @@ impl<O: Objects> Eraser<O> {
     pub async fn retain(&self, only: Option<Month>, deadline: Deadline) -> Result<Option<Retention>, EraseError> {
         let Some(mut report) = self.retention() else { return Ok(None) };
         let within = self.until(deadline);
-        let steps = Box::pin(within.steps(only, &mut report));
-        let left = deadline.left(&*self.host);
-        let done = if left == Duration::MAX {
-            steps.await
-        } else {
-            tokio::select! {
-                biased;
-                done = steps => done,
-                () = self.host.sleep(left) => Err(CompactError::from(ArchiveError::TimeIsUp).into()),
-            }
-        };
-        match done {
+        let done = deadline.within(&*self.host, within.steps(only, &mut report)).await;
+        match done.unwrap_or_else(|| Err(CompactError::from(ArchiveError::TimeIsUp).into())) {
             Ok(()) => report.finished = report.waiting == 0,
             Err(EraseError::Compact(CompactError::Archive(ArchiveError::TimeIsUp))) => {}
             Err(error) => return Err(error),

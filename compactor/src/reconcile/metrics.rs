@@ -51,22 +51,7 @@ impl Entry for Line<'_> {
 mod tests {
     use super::*;
     use crate::reconcile::Coverage;
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::testing::Lines;
 
     #[test]
     fn one_line_per_reconcile() {
@@ -86,8 +71,7 @@ mod tests {
         };
         emit(&metrics, "recount-changes", Some(&report), 1_795_350_000_123).unwrap();
         emit(&metrics, "recount-changes", None, 1_795_350_000_123).unwrap();
-        let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let lines: Vec<serde_json::Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines = lines.parsed();
         let named = ["Undecided", "Findings", "Cells", "Events", "VerifiedEvents", "OldestUnverifiedSeconds"];
         assert_eq!(named.map(|name| lines[0][name].as_u64()), [0, 0, 1, 3, 2, 840].map(Some));
         assert_eq!((&lines[0]["VerifiedPercent"], &lines[0]["Stream"]), (&66.66.into(), &"recount-changes".into()));

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
-use recount_schemas::causes;
+use recount_schemas::{Definition, causes};
 
-use super::{Stack, StackError, read};
+use super::{Stack, StackError, in_use, read};
 
 /// How long one attempt of a request may take.
 const ATTEMPT: Duration = Duration::from_secs(20);
@@ -60,6 +60,16 @@ pub async fn environment(
     Ok(variables.unwrap_or_default().into_iter().collect())
 }
 
+/// The definition in use in a deployment's base: the one that its consumer has.
+pub async fn definition(sdk: &SdkConfig, stack: &Stack) -> Result<Definition, StackError> {
+    let environment = environment(&lambda(sdk), &stack.name, &stack.consumer).await?;
+    let in_use = in_use(&stack.consumer, &environment)?;
+    match in_use.set {
+        Some(set) => Err(StackError::OfASet { function: stack.consumer.clone(), set }),
+        None => Ok(in_use.definition),
+    }
+}
+
 fn failed(stack: &str, what: &str, why: &str) -> StackError {
     StackError::Failed { stack: stack.to_owned(), what: what.to_owned(), why: why.to_owned() }
 }
@@ -67,7 +77,6 @@ fn failed(stack: &str, what: &str, why: &str) -> StackError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stack::in_use;
     use crate::stack::tests::outputs;
     use crate::testing_aws::{Asked, sdk};
     use recount_schemas::definition::given;
@@ -101,8 +110,7 @@ mod tests {
         let sdk = sdk(|asked| aws(&asked));
         let found = stack(&sdk, "recount").await.unwrap();
         assert_eq!((found.settings.totals.as_str(), found.mapping.len()), ("totals-1", 36));
-        let environment = environment(&lambda(&sdk), "recount", &found.consumer).await.unwrap();
-        assert_eq!(in_use(&found.consumer, &environment).unwrap().definition.table, "scans");
+        assert_eq!(definition(&sdk, &found).await.unwrap().table, "scans");
     }
 
     #[tokio::test]

@@ -1,9 +1,12 @@
 //! A deployment by the name of its stack: `recount --stack NAME`.
 //!
 //! - Here: what a stack's outputs say. Pure.
-//! - `find`: asking CloudFormation for them, and Lambda for the definition; only in a build with the feature `aws`.
+//! - [`find`]: asking CloudFormation for them, and Lambda for the definition; a build without the feature `aws` cannot.
 
 #[cfg(feature = "aws")]
+pub mod find;
+#[cfg(not(feature = "aws"))]
+#[path = "unable.rs"]
 pub mod find;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,16 @@
+//! What `find` does, in a build without the feature `aws`: it says so.
+
+use aws_config::SdkConfig;
+use recount_schemas::Definition;
+
+use super::{Stack, StackError};
+
+/// Nobody can be asked.
+pub async fn stack(_: &SdkConfig, name: &str) -> Result<Stack, StackError> {
+    Err(StackError::Unable(name.to_owned()))
+}
+
+/// Nobody can be asked.
+pub async fn definition(_: &SdkConfig, stack: &Stack) -> Result<Definition, StackError> {
+    Err(StackError::Unable(stack.name.clone()))
+}
