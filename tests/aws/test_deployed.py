@@ -232,7 +232,7 @@ class Deployed(unittest.TestCase):
         self.counted()
         self.function("Compactor", {"task": "archive"})
         before = self.objects("events/")
-        self.recount("compact", "--grace", "0", "--confirm")
+        self.recount("compact", "--grace", "0", "--under-readers", "--confirm")
         self.assertLess(len(self.objects("events/")), len(before))
         for versions in self.partitions_point_at_versions().values():
             self.assertEqual(len(versions), 1, "a query by location pattern would see events twice")

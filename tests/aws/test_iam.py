@@ -72,7 +72,7 @@ CALLS = {
         ("get_object", "bucket", {COMPACTOR, OPERATOR}),
         ("get_object", "bucket", {COMPACTOR, OPERATOR}),  # a range
         ("put_object", "bucket", {COMPACTOR, OPERATOR}),
-        ("put_object", "bucket", {COMPACTOR, OPERATOR}),  # if absent
+        ("put_object", "bucket", {COMPACTOR, OPERATOR}),  # if absent, or as it was read
         ("head_object", "bucket", {COMPACTOR, OPERATOR}),
         ("list_objects_v2", "bucket", {COMPACTOR, OPERATOR}),
         ("copy_object", "bucket", {COMPACTOR, OPERATOR}),
@@ -132,8 +132,8 @@ PREFIXES = {
     CONSUMER: {"s3:PutObject": {"quarantine"}},
     RELAY: {"s3:PutObject": {"quarantine"}},
     COMPACTOR: {
-        "s3:GetObject": {"_log", "_state", "_staging", "events", "quarantine", "conflicts", "redriven", "plans"},
-        "s3:PutObject": {"_log", "_state", "_staging", "events", "quarantine", "conflicts", "totals", "findings"},
+        "s3:GetObject": {"_catalog", "_log", "_state", "_staging", "events", "quarantine", "conflicts", "redriven", "plans"},
+        "s3:PutObject": {"_catalog", "_log", "_state", "_staging", "events", "quarantine", "conflicts", "totals", "findings"},
         "s3:DeleteObject": {"_staging", "events"},
     },
 }

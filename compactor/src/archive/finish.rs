@@ -3,7 +3,7 @@
 //! In this order, for the last entry of the log:
 //!
 //! 1. Each added file that is live: copy its upload to its target. Where the upload is gone, it must be at its target.
-//! 2. The catalog, where there is one: each month's location.
+//! 2. The catalog, where there is one: that there is one is noted, then each month's location.
 //! 3. Delete the entry's staged sources.
 //!
 //! Step 3 is the fence: once the sources are gone, whoever is late has nothing to copy, and cannot bring back a file that
@@ -35,6 +35,7 @@ use super::ArchiveError;
 use super::life::Life;
 pub use super::shown::Shown;
 use crate::bucket::{Copied, Objects};
+use crate::catalog::noted;
 use crate::log::{AddedFile, Entry, LogStore, State, names};
 
 /// How many copies, or deletions, are under way at a time.
@@ -52,6 +53,9 @@ const AT_ONCE: usize = 8;
 ///   A run lives shorter than the grace.
 /// - A month that shows its version already is left alone: the time of its move stands.
 pub trait Catalog: Send + Sync + Debug {
+    /// What it is called, for people: it is noted in the archive (see [`noted`]).
+    fn name(&self) -> String;
+
     /// Makes the months show the versions that the state gives them.
     fn place<'c>(&'c self, state: &'c State, months: &'c BTreeSet<Month>) -> BoxFuture<'c, Result<(), String>>;
 
@@ -88,6 +92,8 @@ pub async fn finish<O: Objects>(
         if let Some(catalog) = catalog {
             let months: BTreeSet<Month> =
                 entry.added.iter().map(|file| file.month).chain(entry.versions.keys().copied()).collect();
+            life.check()?;
+            noted::note(objects, &catalog.name()).await?;
             life.check()?;
             catalog.place(state, &months).await.map_err(ArchiveError::Catalog)?;
         }
@@ -172,6 +178,10 @@ mod tests {
     }
 
     impl Catalog for Whole {
+        fn name(&self) -> String {
+            "Whole".to_owned()
+        }
+
         fn place<'c>(&'c self, state: &'c State, months: &'c BTreeSet<Month>) -> BoxFuture<'c, Result<(), String>> {
             let files = months.iter().filter_map(|month| state.files.get(month)).flat_map(|files| files.values());
             let missing = files.map(|live| &live.file.target).find(|target| self.0.bytes(target).is_none());

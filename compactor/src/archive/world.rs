@@ -285,6 +285,10 @@ pub(crate) struct Locations {
 }
 
 impl Catalog for Locations {
+    fn name(&self) -> String {
+        "Locations".to_owned()
+    }
+
     fn place<'c>(&'c self, state: &'c State, months: &'c BTreeSet<Month>) -> BoxFuture<'c, Result<(), String>> {
         Box::pin(async move {
             for month in months {

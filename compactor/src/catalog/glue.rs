@@ -163,6 +163,10 @@ impl Glue {
 }
 
 impl Catalog for Glue {
+    fn name(&self) -> String {
+        format!("Glue database {}", self.database)
+    }
+
     fn place<'c>(&'c self, state: &'c State, months: &'c BTreeSet<Month>) -> BoxFuture<'c, Result<(), String>> {
         let place = |month: &Month| self.place_month(*month, state.version(*month));
         let placing: Vec<_> = months.iter().map(place).collect();

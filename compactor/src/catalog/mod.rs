@@ -1,5 +1,6 @@
 //! Where readers by location find the months of the archive: partitions in Glue, by which Athena goes.
 //!
+//! - [`noted`]: that there is a catalog, for whoever was not told of it.
 //! - [`partition`]: what a partition says, and what is to be done about it. Pure.
 //! - `glue`: the same done in Glue; only in a build with the feature `aws`.
 //!
@@ -7,6 +8,7 @@
 
 #[cfg(feature = "aws")]
 pub mod glue;
+pub mod noted;
 pub mod partition;
 
 use std::sync::Arc;
@@ -59,6 +61,10 @@ mod unable {
     }
 
     impl Catalog for Unable {
+        fn name(&self) -> String {
+            format!("Glue database {}", self.0)
+        }
+
         fn place<'c>(&'c self, _: &'c State, _: &'c BTreeSet<Month>) -> BoxFuture<'c, Result<(), String>> {
             Box::pin(ready(Err(self.why())))
         }

@@ -11,10 +11,11 @@ use recount_schemas::host::Deadline;
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
 use super::tables::{drawn, grouped, table};
-use crate::compact::{CompactReport, Limits, Outcome};
+use crate::catalog::noted;
+use crate::compact::{CompactReport, Limits, Outcome, check_grace};
 use crate::context::Context;
 use crate::daily::{Daily, DailyReport};
-use crate::erase::Retention;
+use crate::erase::{EraseError, Retention};
 use crate::progress::Says;
 
 /// The longest a run of the command line lives: an upload must be committed before the log is 64 entries farther, and a
@@ -27,8 +28,9 @@ const LIFE: Duration = Duration::from_secs(40 * 60);
     after_help = "Merges a month's small files into few large ones with the same rows, and deletes what earlier compactions removed, once
 its month has shown the new version for the grace. Before that it erases images of months older than `[archive] retain_months`. It may run beside archivers, readers and other compactors.
 
-A month is compacted again only when its last move is older than the grace. With --grace 0 removed files are deleted at once:
-only where nobody reads by location or by a glob at that moment.
+A month is compacted again only when its last compaction is older than the grace. With --grace 0 removed files are deleted at once:
+only where nobody reads by location or by a glob at that moment. Where months are found by a catalog (--stack, or RECOUNT_GLUE_DATABASE)
+a grace below 1h is refused, since queries run that long; and a run that was not told of the archive's catalog deletes nothing.
 
 Examples:
   recount compact                             say what would be merged and deleted; change nothing
@@ -36,7 +38,8 @@ Examples:
   recount compact --month 2026-11 --confirm   only this month
   recount compact --grace 0 --confirm         local mode: merge, and delete at once
 
-Ends with 0 when nothing is left to do now, with 1 when a plan is shown that has something to do, with 2 when the time was up."
+Ends with 0 when nothing is left to do now, with 1 when a plan is shown that has something to do, with 2 when the time was up, or files
+were kept for a catalog that it was not told of."
 )]
 pub struct Compact {
     /// Only this month, as 2026-11.
@@ -45,6 +48,9 @@ pub struct Compact {
     /// How long a removed file stays, and a month is left alone: 24h, 90m, 30s, 0.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "24h")]
     pub grace: Duration,
+    /// Delete by a shorter grace than a query may take: queries that run meanwhile may fail.
+    #[arg(long)]
+    pub under_readers: bool,
     /// Do it.
     #[arg(long)]
     pub confirm: bool,
@@ -75,6 +81,7 @@ pub async fn run(
     out: &mut (dyn Write + Send),
     says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
+    check_grace(args.grace, context.catalog.as_deref(), args.under_readers).map_err(EraseError::from)?;
     let limits = Limits { grace: args.grace, life: LIFE, ..Limits::default() };
     let (definition, host) = (context.definition.clone(), context.host.clone());
     let daily = Daily::new(context.bucket.clone(), definition, host, limits).with_catalog(context.catalog.as_ref());
@@ -83,11 +90,16 @@ pub async fn run(
         false => daily.plan(args.month).await?,
     };
     write(out, format, &report, all)?;
-    Ok(match (report.compaction.finished, report.compaction.confirmed) {
-        (true, _) => Exit::Clean,
+    Ok(exit(&report.compaction))
+}
+
+fn exit(report: &CompactReport) -> Exit {
+    let kept = report.unknown_catalog.is_some() && report.waiting > 0;
+    match (report.finished, report.confirmed) {
+        (true, _) if !kept => Exit::Clean,
         (false, false) => Exit::Findings,
-        (false, true) => Exit::Undecided,
-    })
+        _ => Exit::Undecided,
+    }
 }
 
 /// A report for people.
@@ -137,7 +149,9 @@ fn shown(report: &CompactReport) -> String {
     } else {
         let _ = writeln!(text, "{deleted} removed files with {bytes} bytes can be deleted");
     }
-    if report.waiting > 0 {
+    if let Some(catalog) = report.unknown_catalog.as_ref().filter(|_| report.waiting > 0) {
+        let _ = writeln!(text, "{} removed files stay: {}", number(report.waiting), noted::why_kept(catalog));
+    } else if report.waiting > 0 {
         let _ = writeln!(text, "{} removed files wait for the end of their month's grace", number(report.waiting));
     }
     if report.confirmed && !report.finished {
@@ -228,6 +242,25 @@ mod tests {
         ────────────────────────────────────────────────────────────────────────────────────
 
         1 months compacted, 0 removed files with 0 bytes deleted
+        ");
+        assert_eq!((exit(&plan), exit(&run)), (Exit::Findings, Exit::Clean));
+    }
+
+    #[test]
+    fn a_run_that_was_not_told_of_the_catalog_says_what_it_kept_and_why() {
+        let report = |finished, confirmed, waiting| CompactReport {
+            finished,
+            confirmed,
+            waiting,
+            unknown_catalog: Some("Glue database lake".to_owned()),
+            ..CompactReport::default()
+        };
+        let codes = [(true, true, 0), (true, true, 3), (true, false, 3), (false, false, 3)];
+        let codes = codes.map(|(finished, confirmed, waiting)| exit(&report(finished, confirmed, waiting)));
+        assert_eq!(codes, [Exit::Clean, Exit::Undecided, Exit::Undecided, Exit::Findings]);
+        insta::assert_snapshot!(shown(&report(true, true, 3)), @r"
+        0 months compacted, 0 removed files with 0 bytes deleted
+        3 removed files stay: readers find this archive's months by Glue database lake, which this run was not told of: a location may still show removed files, so none was deleted. Give --stack, or RECOUNT_GLUE_DATABASE; if nobody reads by it any more, delete _catalog/noted.json from the bucket
         ");
     }
 }

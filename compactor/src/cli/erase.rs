@@ -11,8 +11,10 @@ use recount_schemas::terminal::shown_line;
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
 use super::tables::{drawn, grouped, table};
+use crate::catalog::noted;
+use crate::compact::check_grace;
 use crate::context::Context;
-use crate::erase::{EraseReport, Eraser, ItemKey, Rows};
+use crate::erase::{EraseError, EraseReport, Eraser, ItemKey, Rows};
 use crate::progress::{Says, Work};
 
 /// See `recount compact`.
@@ -34,6 +36,8 @@ Examples:
   recount erase '{\"pk\":\"a\",\"sk\":{\"N\":\"7\"}}'     a key as JSON, plain or as DynamoDB types it
   recount erase --before 2025-01 --confirm        every row of the months before January 2025; no kept records
 
+Where months are found by a catalog, --grace 0 wants --under-readers: queries that run at that moment may fail.
+
 Ends with 0 when nothing is left to erase, with 1 when a plan is shown that has something to erase, with 2 when not all was done."
 )]
 pub struct Erase {
@@ -46,6 +50,9 @@ pub struct Erase {
     /// Whether the replaced files are deleted at once (0) or by a compaction after this: 24h, 0.
     #[arg(long, value_name = "DURATION", value_parser = super::compact::duration, default_value = "24h")]
     pub grace: Duration,
+    /// Delete them at once also where months are found by a catalog: queries that run meanwhile may fail.
+    #[arg(long)]
+    pub under_readers: bool,
     /// Do it.
     #[arg(long)]
     pub confirm: bool,
@@ -65,6 +72,9 @@ pub async fn run(
     };
     let eraser = Eraser::new(context.bucket.clone(), context.definition.clone(), context.host.clone(), LIFE)
         .with_catalog(context.catalog.clone());
+    if args.grace.is_zero() {
+        check_grace(args.grace, context.catalog.as_deref(), args.under_readers).map_err(EraseError::from)?;
+    }
     let report = match args.confirm {
         true => {
             says(Work::Step("archiving to the tip of the stream"));
@@ -75,10 +85,11 @@ pub async fn run(
         false => eraser.plan(&rows).await?,
     };
     write(out, format, &report, shown)?;
+    let kept = args.grace.is_zero() && report.unknown_catalog.is_some() && report.waiting > 0;
     Ok(match (report.finished, report.confirmed) {
-        (true, _) => Exit::Clean,
+        (true, _) if !kept => Exit::Clean,
         (false, false) => Exit::Findings,
-        (false, true) => Exit::Undecided,
+        (true, _) | (false, true) => Exit::Undecided,
     })
 }
 
@@ -103,7 +114,9 @@ fn shown(report: &EraseReport) -> String {
     if report.deleted > 0 {
         let _ = writeln!(text, "{} replaced files deleted", number(report.deleted));
     }
-    if report.waiting > 0 {
+    if let Some(catalog) = report.unknown_catalog.as_ref().filter(|_| report.waiting > 0) {
+        let _ = writeln!(text, "{} replaced files stay: {}", number(report.waiting), noted::why_kept(catalog));
+    } else if report.waiting > 0 {
         let waiting = number(report.waiting);
         let _ = writeln!(
             text,

@@ -13,7 +13,7 @@ use crate::estimate::{Estimate, Line, Workload, estimate};
 /// What can be typed behind `recount estimate`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(
-    after_help = "Computes, asks nobody. Prices of us-east-1, without free tiers; logs, alarms and the source table are not in it. Events are spread
+    after_help = "Computes, asks nobody. Prices of us-east-1, without free tiers; the source table and data transfer are not in it. Events are spread
 evenly over the projects, the dearest case: busy projects fold better. Beside this design:
 an `ADD` per event, which counts a record twice that comes twice, and a marker per event in transactions. Neither has an archive.
 
@@ -97,13 +97,17 @@ fn shown(estimate: &Estimate) -> String {
     let _ = writeln!(text, "{}\n", drawn(&rows));
     let _ = writeln!(
         text,
-        "A month adds {:.1} GB to the archive; it is paid for each month that it is kept. One recount of it by Athena: {} dollars.",
+        "A month adds {:.1} GB to the archive; it is paid for each month that it is kept. Noncurrent versions, {:.1} GB, are those of a daily\n\
+         compaction and of uploads, kept for 30 days; with StagingVersionDays=0, the default, uploads' versions are kept for ever: {:.1} GB\n\
+         more each month. One recount of a month by Athena: {} dollars.",
         estimate.archive_gb,
+        estimate.noncurrent_gb,
+        estimate.noncurrent_gb - 15.5 * estimate.archive_gb,
         dollars(estimate.athena_recount),
     );
     let _ = writeln!(
         text,
-        "Prices of us-east-1, {}, without free tiers, logs and alarms. Events are spread evenly, the dearest case.",
+        "Prices of us-east-1, {}, without free tiers. Events are spread evenly, the dearest case.",
         estimate.prices_as_of
     );
     text
@@ -130,24 +134,30 @@ mod tests {
     fn a_million_events() {
         insta::assert_snapshot!(shown_of(1_000_000, 100, 1), @r"
         1,000,000 events a month of 100 projects, items of 500 bytes, batches of 1.0 events for 1.0 cells, 1 shards at the peak
-        ───────────────────────────────────────────────────────────────────
-         US dollars a month              recount   ADD per event   markers
-        ═══════════════════════════════════════════════════════════════════
-         DynamoDB writes                    1.28            0.63      2.50
-         DynamoDB storage and recovery      0.01            0.00      0.09
-         Change capture                     0.10            0.10      0.10
-         Kinesis                           29.54           29.43     29.43
-         Lambda: consumer                   0.25            0.25      0.25
-         Lambda: compactor                  0.58            0.00      0.00
-         S3: a month's archive              0.01            0.00      0.00
-         S3: requests                       0.30            0.00      0.00
-         Glue                               0.00            0.00      0.00
-         Total                             32.07           30.40     32.37
-         Write units per event             2.051           1.000     4.000
-        ───────────────────────────────────────────────────────────────────
+        ────────────────────────────────────────────────────────────────────
+         US dollars a month               recount   ADD per event   markers
+        ════════════════════════════════════════════════════════════════════
+         DynamoDB writes                     1.28            0.63      2.50
+         DynamoDB reads                      0.04            0.00      0.00
+         DynamoDB storage and recovery       0.01            0.00      0.09
+         Change capture                      0.10            0.10      0.10
+         Kinesis                            29.54           29.43     29.43
+         Lambda: consumer                    0.25            0.25      0.25
+         Lambda: compactor                   0.58            0.00      0.00
+         S3: a month's archive               0.01            0.00      0.00
+         S3: noncurrent versions             0.17            0.00      0.00
+         S3: requests                        0.30            0.00      0.00
+         Glue                                0.00            0.00      0.00
+         CloudWatch: metrics and alarms     14.20            0.00      0.00
+         CloudWatch: logs                    1.23            0.33      0.33
+         Total                              47.70           30.73     32.70
+         Write units per event              2.051           1.000     4.000
+        ────────────────────────────────────────────────────────────────────
 
-        A month adds 0.3 GB to the archive; it is paid for each month that it is kept. One recount of it by Athena: 0.00 dollars.
-        Prices of us-east-1, 2026-11, without free tiers, logs and alarms. Events are spread evenly, the dearest case.
+        A month adds 0.3 GB to the archive; it is paid for each month that it is kept. Noncurrent versions, 7.4 GB, are those of a daily
+        compaction and of uploads, kept for 30 days; with StagingVersionDays=0, the default, uploads' versions are kept for ever: 2.2 GB
+        more each month. One recount of a month by Athena: 0.00 dollars.
+        Prices of us-east-1, 2026-11, without free tiers. Events are spread evenly, the dearest case.
         ");
     }
 
@@ -155,24 +165,30 @@ mod tests {
     fn a_hundred_million_events() {
         insta::assert_snapshot!(shown_of(100_000_000, 1_000, 1), @r"
         100,000,000 events a month of 1,000 projects, items of 500 bytes, batches of 9.6 events for 9.6 cells, 1 shards at the peak
-        ───────────────────────────────────────────────────────────────────
-         US dollars a month              recount   ADD per event   markers
-        ═══════════════════════════════════════════════════════════════════
-         DynamoDB writes                   71.92           62.50    249.46
-         DynamoDB storage and recovery      0.88            0.00      9.30
-         Change capture                    10.00           10.00     10.00
-         Kinesis                           63.53           52.09     52.09
-         Lambda: consumer                   2.98            2.94      2.98
-         Lambda: compactor                  0.66            0.00      0.00
-         S3: a month's archive              0.77            0.00      0.00
-         S3: requests                       0.35            0.00      0.00
-         Glue                               0.00            0.00      0.00
-         Total                            151.09          127.53    323.83
-         Write units per event             1.151           1.000     3.991
-        ───────────────────────────────────────────────────────────────────
+        ────────────────────────────────────────────────────────────────────
+         US dollars a month               recount   ADD per event   markers
+        ════════════════════════════════════════════════════════════════════
+         DynamoDB writes                    71.92           62.50    249.46
+         DynamoDB reads                      2.25            0.00      0.00
+         DynamoDB storage and recovery       0.88            0.00      9.30
+         Change capture                     10.00           10.00     10.00
+         Kinesis                            63.53           52.09     52.09
+         Lambda: consumer                    2.98            2.94      2.98
+         Lambda: compactor                   0.66            0.00      0.00
+         S3: a month's archive               0.77            0.00      0.00
+         S3: noncurrent versions            13.49            0.00      0.00
+         S3: requests                        0.37            0.00      0.00
+         Glue                                0.00            0.00      0.00
+         CloudWatch: metrics and alarms     14.20            0.00      0.00
+         CloudWatch: logs                   12.68            3.41      3.41
+         Total                             193.73          130.94    327.24
+         Write units per event              1.151           1.000     3.991
+        ────────────────────────────────────────────────────────────────────
 
-        A month adds 33.5 GB to the archive; it is paid for each month that it is kept. One recount of it by Athena: 0.16 dollars.
-        Prices of us-east-1, 2026-11, without free tiers, logs and alarms. Events are spread evenly, the dearest case.
+        A month adds 33.5 GB to the archive; it is paid for each month that it is kept. Noncurrent versions, 586.7 GB, are those of a daily
+        compaction and of uploads, kept for 30 days; with StagingVersionDays=0, the default, uploads' versions are kept for ever: 67.1 GB
+        more each month. One recount of a month by Athena: 0.16 dollars.
+        Prices of us-east-1, 2026-11, without free tiers. Events are spread evenly, the dearest case.
         ");
     }
 
@@ -180,24 +196,30 @@ mod tests {
     fn ten_billion_events() {
         insta::assert_snapshot!(shown_of(10_000_000_000, 10_000, 5), @r"
         10,000,000,000 events a month of 10,000 projects, items of 500 bytes, batches of 1000.0 events for 951.7 cells, 14 shards at the peak
-        ───────────────────────────────────────────────────────────────────────
-         US dollars a month                recount   ADD per event     markers
-        ═══════════════════════════════════════════════════════════════════════
-         DynamoDB writes                  6,274.71        6,250.00   24,395.89
-         DynamoDB storage and recovery       87.87            0.00      930.39
-         Change capture                   1,000.00        1,000.00    1,000.00
-         Kinesis                          3,462.43        2,318.02    2,318.02
-         Lambda: consumer                    47.70           45.75       44.19
-         Lambda: compactor                    9.24            0.00        0.00
-         S3: a month's archive               77.11            0.00        0.00
-         S3: requests                         5.63            0.00        0.00
-         Glue                                 0.00            0.00        0.00
-         Total                           10,964.69        9,613.77   28,688.49
-         Write units per event               1.004           1.000       3.903
-        ───────────────────────────────────────────────────────────────────────
+        ────────────────────────────────────────────────────────────────────────
+         US dollars a month                 recount   ADD per event     markers
+        ════════════════════════════════════════════════════════════════════════
+         DynamoDB writes                   6,274.71        6,250.00   24,395.89
+         DynamoDB reads                      212.13            0.00        0.00
+         DynamoDB storage and recovery        87.87            0.00      930.39
+         Change capture                    1,000.00        1,000.00    1,000.00
+         Kinesis                           3,462.43        2,318.02    2,318.02
+         Lambda: consumer                     47.70           45.75       44.19
+         Lambda: compactor                     9.24            0.00        0.00
+         S3: a month's archive                77.11            0.00        0.00
+         S3: noncurrent versions           1,349.49            0.00        0.00
+         S3: requests                          7.66            0.00        0.00
+         Glue                                  0.00            0.00        0.00
+         CloudWatch: metrics and alarms       14.20            0.00        0.00
+         CloudWatch: logs                     12.23            3.29        3.29
+         Total                            12,554.77        9,617.06   28,691.78
+         Write units per event                1.004           1.000       3.903
+        ────────────────────────────────────────────────────────────────────────
 
-        A month adds 3352.8 GB to the archive; it is paid for each month that it is kept. One recount of it by Athena: 16.37 dollars.
-        Prices of us-east-1, 2026-11, without free tiers, logs and alarms. Events are spread evenly, the dearest case.
+        A month adds 3352.8 GB to the archive; it is paid for each month that it is kept. Noncurrent versions, 58673.3 GB, are those of a daily
+        compaction and of uploads, kept for 30 days; with StagingVersionDays=0, the default, uploads' versions are kept for ever: 6705.5 GB
+        more each month. One recount of a month by Athena: 16.37 dollars.
+        Prices of us-east-1, 2026-11, without free tiers. Events are spread evenly, the dearest case.
         ");
     }
 }

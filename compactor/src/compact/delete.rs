@@ -29,18 +29,19 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// When readers by location were shown the month's present version, ms since 1970: the move of its location; without a
-/// catalog, when the last file of the entry that made the version was written. `None` where they have not been.
+/// When readers by location were shown this version of a month, or a newer one, ms since 1970, at the latest: by the moves of its
+/// location; without a catalog, when the last file of the entry that made the version was written. `None` where they have not been.
 pub async fn shown_since<O: Objects>(
     objects: &O,
     catalog: Option<&dyn Catalog>,
     state: &State,
     month: Month,
+    version: u64,
 ) -> Result<Option<i64>, CompactError> {
-    let version = state.version(month);
     if let Some(catalog) = catalog {
         let shown = catalog.shown(month).await.map_err(ArchiveError::Catalog)?;
-        return Ok(shown.filter(|shown| shown.version == version).map(|shown| shown.moved_ms));
+        let shown = shown.filter(|shown| shown.version == state.version(month));
+        return Ok(shown.and_then(|shown| shown.left(version.saturating_sub(1))));
     }
     written_since(objects, month, version).await
 }

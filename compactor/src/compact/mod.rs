@@ -20,8 +20,11 @@
 //! 3. A race lost: while all that was merged is still live, the same merge goes under the next number; else it is dropped.
 //! 4. A removed file is deleted when the month's location has shown newer versions only for the grace; without a catalog, when
 //!    the last file of the version that took its place was written so long ago. Oldest version first: see [`crate::archive::finish`].
-//! 5. A month is compacted again only when its last move is older than the grace, and what is due by then has been deleted:
-//!    else what is removed would never be.
+//! 5. A month is compacted again only when its last compaction has been shown for the grace: each one is paid for by a copy of the
+//!    whole month that stays so long. What is due by then is deleted first. An erasure puts it off no more than a commit
+//!    does: a month in which something is erased each day is compacted each day.
+//! 6. Where readers find months by a catalog, a run that was not told of it deletes nothing ([`crate::catalog::noted`]), and a grace
+//!    shorter than a query may take is refused ([`check_grace`]).
 
 pub mod choose;
 pub mod delete;
@@ -40,6 +43,7 @@ pub use report::{CompactReport, MonthReport, Outcome};
 pub use run::Compactor;
 
 use crate::archive::ArchiveError;
+use crate::archive::finish::Catalog;
 use crate::bucket::BucketError;
 use crate::contributions::ReadError;
 use crate::log::StoreError;
@@ -48,6 +52,20 @@ use crate::rows::RowsError;
 /// How long a removed file stays, and how long a month is left alone, unless it is said otherwise: longer than any query of
 /// a reader by location, and than any run lives.
 pub const GRACE: Duration = Duration::from_secs(24 * 3_600);
+
+/// The least grace where readers go by location. Athena ends a query after 30 minutes, unless the account's quota "DML query timeout"
+/// was raised (Athena User Guide, "Service Quotas"); one that began just before a location moved reads on from what it showed.
+pub const LEAST_GRACE: Duration = Duration::from_secs(3_600);
+
+/// Refuses a grace in which removed files would go from under readers by location, unless that is asked for.
+pub fn check_grace(grace: Duration, catalog: Option<&dyn Catalog>, under_readers: bool) -> Result<(), CompactError> {
+    match catalog {
+        Some(catalog) if grace < LEAST_GRACE && !under_readers => {
+            Err(CompactError::ShortGrace { seconds: grace.as_secs(), catalog: catalog.name() })
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The bounds of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +114,18 @@ pub enum CompactError {
     /// The rows could not be laid out.
     #[error("merged rows could not be laid out as columns: {0}")]
     Arrow(#[from] arrow_schema::ArrowError),
+    /// The grace is shorter than a query.
+    #[error(
+        "a grace of {seconds} s deletes files that queries may still read: months are found by {catalog}, and Athena lets a query \
+         run for 30 minutes or more; give --grace {least}h or more, or --under-readers where queries may fail",
+        least = LEAST_GRACE.as_secs() / 3_600
+    )]
+    ShortGrace {
+        /// The grace.
+        seconds: u64,
+        /// Where months are found.
+        catalog: String,
+    },
     /// An event stands in two files of a month.
     #[error("event {key} stands twice in month {month}: the archive is damaged, and was left as it is")]
     Twice {

@@ -18,6 +18,9 @@ pub struct CompactReport {
     pub deleted_bytes: u64,
     /// Files that were removed and stay until their month's grace is over.
     pub waiting: u64,
+    /// The catalog by which readers find the months, where this run was not told of it: no removed file is deleted then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown_catalog: Option<String>,
     /// Uploads deleted that could never have been committed.
     pub tidied: u64,
     /// The numbers that somebody else's entry got first.
@@ -55,7 +58,7 @@ pub enum Outcome {
     Planned,
     /// It was, by this entry.
     Compacted(u64),
-    /// Its last move is younger than the grace; it may be compacted from then on, ms since 1970.
+    /// Its last compaction is younger than the grace; it may be compacted from then on, ms since 1970.
     NotDue(i64),
     /// Somebody else replaced its files meanwhile.
     Overtaken,

@@ -18,9 +18,10 @@ use crate::archive::finish::Catalog;
 use crate::archive::life::Life;
 use crate::archive::tidy::tidy;
 use crate::bucket::{Bucket, Listed, Objects};
+use crate::catalog::noted;
 use crate::commit::{self, Committer, Ended};
 use crate::log::state::window;
-use crate::log::{AddedFile, Fingerprint, Kind, LogStore, State, names};
+use crate::log::{AddedFile, Entry, Fingerprint, Kind, LogStore, State, names};
 use crate::progress::{Says, Work};
 use crate::rows::{Written, prove};
 
@@ -62,14 +63,15 @@ impl<O: Objects> Compactor<O> {
         let log = LogStore::new(self.objects.clone(), self.host.clone());
         let state = log.read_to_head().await?;
         let mut report = CompactReport { finished: true, log_entries: state.next, ..CompactReport::default() };
+        report.unknown_catalog = self.unknown_catalog().await?;
         for month in months(&state, only) {
-            let due = self.due(&state, month).await?;
-            self.plan_month(&state, month, due, &mut report);
-            let (gone, waiting) = self.removed(&log, &state, month).await?;
-            let files = gone.values().flatten();
+            let Removed { due, kept } = self.removed(&log, &state, month, &report).await?;
+            let files = due.values().flatten();
             report.deleted += files.clone().count() as u64;
             report.deleted_bytes += files.map(|file| file.meta.bytes).sum::<u64>();
-            report.waiting += waiting;
+            report.waiting += count(&kept);
+            let due = self.due(&log, &state, month, &kept).await?;
+            self.plan_month(&state, month, due, &mut report);
         }
         report.finished = report.deleted == 0 && report.months.values().all(|month| month.outcome != Outcome::Planned);
         Ok(report)
@@ -129,10 +131,14 @@ impl<O: Objects> Compactor<O> {
         };
         committer.finish(&mut state).await?;
         self.move_what_is_behind(&state, life).await?;
+        report.unknown_catalog = self.unknown_catalog().await?;
+        if let Some(catalog) = &report.unknown_catalog {
+            tracing::warn!("{}", noted::why_kept(catalog));
+        }
         for month in months(&state, only) {
-            // Before the month is compacted again: that begins its grace anew, and what is due would wait for ever.
-            self.delete_removed(log, &state, month, life, report).await?;
-            let due = self.due(&state, month).await?;
+            // Before the month is compacted again: another copy of it is made then.
+            let kept = self.delete_removed(log, &state, month, life, report).await?;
+            let due = self.due(log, &state, month, &kept).await?;
             let Some(groups) = self.plan_month(&state, month, due, report) else { continue };
             says(Work::Step(&format!("compacting {month}")));
             says(Work::Of(groups.iter().flatten().map(|file| file.rows).sum(), "rows"));
@@ -145,14 +151,22 @@ impl<O: Objects> Compactor<O> {
         }
         says(Work::Step("tidying"));
         for month in months(&state, only) {
-            report.waiting += self.delete_removed(log, &state, month, life, report).await?;
+            report.waiting += count(&self.delete_removed(log, &state, month, life, report).await?);
         }
         report.tidied = tidy(&self.objects, &state, life).await?;
         report.log_entries = state.next;
         Ok(())
     }
 
-    /// Deletes the removed files of a month that are due. Returns how many are not.
+    /// The catalog that is noted in the archive, where this run has none.
+    async fn unknown_catalog(&self) -> Result<Option<String>, CompactError> {
+        match self.catalog {
+            Some(_) => Ok(None),
+            None => Ok(noted::noted(&self.objects).await?),
+        }
+    }
+
+    /// Deletes the removed files of a month that are due. Returns those that are not.
     async fn delete_removed(
         &self,
         log: &LogStore<O>,
@@ -160,15 +174,15 @@ impl<O: Objects> Compactor<O> {
         month: Month,
         life: &Life,
         report: &mut CompactReport,
-    ) -> Result<u64, CompactError> {
-        let (gone, waiting) = self.removed(log, state, month).await?;
-        let gone = delete(&self.objects, gone, life).await?;
+    ) -> Result<ByVersion, CompactError> {
+        let Removed { due, kept } = self.removed(log, state, month, report).await?;
+        let gone = delete(&self.objects, due, life).await?;
         report.deleted += gone.files;
         report.deleted_bytes += gone.bytes;
-        Ok(waiting)
+        Ok(kept)
     }
 
-    /// The removed files of a month that may be deleted now, and how many others there are.
+    /// The removed files of a month: those that may be deleted now, and the others.
     ///
     /// Those of a version are due when newer ones only have been shown for the grace; without a catalog, when the next version
     /// has been there for the grace. An erasure makes a new version whenever it is asked to, and must not put off what an
@@ -178,10 +192,14 @@ impl<O: Objects> Compactor<O> {
         log: &LogStore<O>,
         state: &State,
         month: Month,
-    ) -> Result<(BTreeMap<u64, Vec<Listed>>, u64), CompactError> {
+        report: &CompactReport,
+    ) -> Result<Removed, CompactError> {
         let mut due = removed(&self.objects, log, state, month).await?;
+        if report.unknown_catalog.is_some() {
+            return Ok(Removed { due: ByVersion::new(), kept: due });
+        }
         let versions: Vec<u64> = due.keys().copied().collect();
-        let mut kept = BTreeMap::new();
+        let mut kept = ByVersion::new();
         if let Some(catalog) = self.catalog.as_deref().filter(|_| !due.is_empty()) {
             let shown = catalog.shown(month).await.map_err(ArchiveError::Catalog)?;
             // A location that is behind was set back, or is not moved yet: it may be on its way to anything.
@@ -204,7 +222,7 @@ impl<O: Objects> Compactor<O> {
                 }
             }
         }
-        Ok((due, kept.values().map(Vec::len).sum::<usize>() as u64))
+        Ok(Removed { due, kept })
     }
 
     /// A month's location that is behind its version is moved, whoever should have done it.
@@ -217,12 +235,29 @@ impl<O: Objects> Compactor<O> {
         Ok(())
     }
 
-    /// Whether the month's last move is older than the grace, or there was none; else from when on it is, ms since 1970.
-    async fn due(&self, state: &State, month: Month) -> Result<Result<(), i64>, CompactError> {
-        if state.version(month) == 0 || (self.limits.grace.is_zero() && self.catalog.is_none()) {
+    /// Whether the month's last compaction has been shown for the grace, or there was none; else from when on it is, ms since 1970.
+    /// `kept` are its removed files that stay: a compaction of which nothing is left is older than that.
+    async fn due(
+        &self,
+        log: &LogStore<O>,
+        state: &State,
+        month: Month,
+        kept: &ByVersion,
+    ) -> Result<Result<(), i64>, CompactError> {
+        if self.limits.grace.is_zero() && self.catalog.is_none() {
             return Ok(Ok(()));
         }
-        Ok(self.wait(shown_since(&self.objects, self.catalog.as_deref(), state, month).await?))
+        let versions = [state.version(month)].into_iter().chain(kept.keys().rev().copied());
+        for version in versions.filter(|version| *version > 0) {
+            let bytes = log.bytes_of(version).await?;
+            let entry = bytes.map(|bytes| Entry::from_bytes(version, &bytes)).transpose();
+            let entry = entry.map_err(ArchiveError::from)?;
+            if entry.is_none_or(|entry| entry.kind == Kind::Compaction) {
+                let since = shown_since(&self.objects, self.catalog.as_deref(), state, month, version).await?;
+                return Ok(self.wait(since));
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Whether the grace from then is over; else when it is, ms since 1970.
@@ -356,6 +391,21 @@ impl<O: Objects> Compactor<O> {
             Some(what) => Err(CompactError::Differs { month, what }),
         }
     }
+}
+
+/// Removed files of a month by version, oldest first.
+type ByVersion = BTreeMap<u64, Vec<Listed>>;
+
+/// The removed files of a month.
+struct Removed {
+    /// Those that may be deleted now.
+    due: ByVersion,
+    /// The others.
+    kept: ByVersion,
+}
+
+fn count(files: &ByVersion) -> u64 {
+    files.values().map(Vec::len).sum::<usize>() as u64
 }
 
 /// The months that are looked at.

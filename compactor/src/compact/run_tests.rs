@@ -9,7 +9,7 @@ use recount_schemas::Month;
 use recount_schemas::host::{Deadline, Host};
 
 use super::report::Outcome;
-use super::{CompactError, CompactReport, Compactor, Limits};
+use super::{CompactError, CompactReport, Compactor, Limits, check_grace};
 use crate::archive::world::{Dice, Run, World, archived, block_on, state};
 use crate::bucket::Objects;
 use crate::bucket::memory::{Fault, Memory};
@@ -87,6 +87,44 @@ fn a_month_is_left_alone_until_its_last_move_is_older_than_the_grace() {
         world.host.pass(GRACE);
         assert_eq!(compacted(&world, GRACE).deleted, again.waiting);
         world.settle();
+    }
+}
+
+/// The locations still show what was removed: a run that cannot ask them would delete it by its age alone.
+#[test]
+fn where_a_catalog_is_noted_a_run_that_was_not_told_of_it_deletes_nothing() {
+    let (world, _) = world_of_files(World::located(), 9);
+    assert!(world.objects.bytes(crate::catalog::noted::NAME).is_some(), "noted by whoever placed a month");
+    let untold = |grace| {
+        let limits = Limits { grace, ..Limits::default() };
+        Compactor::new(world.objects.clone(), Arc::new(definition()), world.host.clone()).with_limits(limits)
+    };
+    let before = state(&world.objects, &world.host);
+    for _ in 0..2 {
+        let report = block_on(untold(GRACE).run(None, Deadline::NONE)).unwrap();
+        assert_eq!((report.deleted, report.unknown_catalog.as_deref()), (0, Some("Locations")));
+        world.host.pass(2 * GRACE);
+    }
+    let report = block_on(untold(Duration::ZERO).plan(None)).unwrap();
+    assert_eq!((report.deleted, report.waiting), (0, before.live().count() as u64), "{report:?}");
+    assert!(before.live().all(|live| world.objects.bytes(&live.file.target).is_some()));
+    // One that knows the catalog moves what is behind, and deletes after the grace from then.
+    let report = compacted(&world, GRACE);
+    assert_eq!((report.deleted, report.unknown_catalog), (0, None));
+    world.host.pass(GRACE);
+    assert_eq!(compacted(&world, GRACE).deleted, before.live().count() as u64);
+}
+
+#[test]
+fn a_grace_shorter_than_a_query_is_refused_where_months_have_locations() {
+    let world = World::located();
+    let catalog = world.catalog.as_deref().map(|catalog| catalog as &dyn crate::archive::finish::Catalog);
+    let error = check_grace(HOUR - Duration::from_secs(1), catalog, false).unwrap_err();
+    insta::assert_snapshot!(error, @"a grace of 3599 s deletes files that queries may still read: months are found by Locations, and Athena lets a query run for 30 minutes or more; give --grace 1h or more, or --under-readers where queries may fail");
+    assert!(crate::erase::EraseError::from(error).is_usage());
+    for (grace, catalog, under_readers) in [(HOUR, catalog, false), (HOUR / 2, catalog, true), (HOUR / 2, None, false)]
+    {
+        check_grace(grace, catalog, under_readers).unwrap();
     }
 }
 

@@ -29,7 +29,8 @@ const CLOCK_MS: i64 = 60_000;
 /// How long DynamoDB Streams keep changes, hours.
 const RELAY_HOURS: u32 = 24;
 /// Parts of the bucket whose objects must not expire by age. In a set they are below `sets/`.
-const KEPT: [&str; 11] = [
+const KEPT: [&str; 12] = [
+    "_catalog/",
     "_log/",
     "_staging/",
     "_switch/",

@@ -36,9 +36,10 @@ use crate::archive::ArchiveError;
 use crate::compact::CompactError;
 
 impl EraseError {
-    /// Whether the definition is not the archive's.
+    /// Whether it was not asked well: by a definition that is not the archive's, or with too short a grace.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Compact(CompactError::Archive(ArchiveError::OtherDefinition { .. })))
+        use CompactError::{Archive, ShortGrace};
+        matches!(self, Self::Compact(Archive(ArchiveError::OtherDefinition { .. }) | ShortGrace { .. }))
     }
 }
 

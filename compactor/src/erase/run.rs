@@ -19,6 +19,7 @@ use crate::archive::life::Life;
 use crate::archive::tidy::tidy;
 use crate::backfill::plan::PARTS;
 use crate::bucket::{Bucket, Listing, Objects};
+use crate::catalog::noted;
 use crate::commit::{self, Committer};
 use crate::compact::CompactError;
 use crate::compact::delete::{delete, removed};
@@ -49,6 +50,9 @@ pub struct EraseReport {
     pub deleted: u64,
     /// Replaced files that still hold what was erased: the next compaction after the grace deletes them.
     pub waiting: u64,
+    /// The catalog by which readers find the months, where this run was not told of it: no replaced file is deleted then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown_catalog: Option<String>,
     /// Uploads under `_staging/`: of runs that go on, or that died or were overtaken. They may hold the data, until the log is
     /// past their window and any run deletes them.
     pub uploads: u64,
@@ -126,6 +130,10 @@ impl<O: Objects> Eraser<O> {
             report.finished &= self.month(month, rows, &log, &mut state, &mut report).await?;
         }
         let life = self.begin();
+        if self.catalog.is_none() {
+            report.unknown_catalog = noted::noted(&self.objects).await.map_err(CompactError::from)?;
+        }
+        let at_once = at_once && report.unknown_catalog.is_none();
         // Also of a run that died before it came here.
         for month in months(&state, rows) {
             let old = removed(&self.objects, &log, &state, month).await?;

@@ -7,6 +7,7 @@ use recount_schemas::host::Deadline;
 
 use super::{EraseReport, Eraser, ItemKey, Rows};
 use crate::archive::world::{World, archived, block_on, state};
+use crate::compact::{MonthReport, Outcome};
 use crate::log::{Kind, names};
 use crate::rows::testing::{NOVEMBER, definition, record};
 
@@ -219,6 +220,49 @@ fn what_one_erasure_replaced_does_not_wait_for_the_next_ones_grace() {
     }
     assert_eq!(holds(&world, "of-person-2"), Vec::<String>::new());
     assert!(!holds(&world, "of-person-3").is_empty(), "its grace is not over");
+}
+
+/// An erasure makes a new version of the month, and so would keep it from its turn for ever.
+#[test]
+fn a_month_in_which_something_is_erased_each_day_is_compacted_all_the_same() {
+    const GRACE: Duration = Duration::from_secs(24 * 3_600);
+    for world in [World::new(), World::located()] {
+        let shard = world.stream.open_shards().remove(0);
+        let catalog = world.catalog.clone().map(|catalog| catalog as Arc<dyn crate::archive::finish::Catalog>);
+        let eraser = Eraser::new(world.objects.clone(), Arc::new(definition()), world.host.clone(), GRACE / 2);
+        let eraser = eraser.with_catalog(catalog);
+        let (mut compacted, mut deleted) = (0, 0);
+        for day in 0..6 {
+            for i in 0..3 {
+                world.stream.put(&shard, &secret(&format!("person-{day}-{i}"), NOVEMBER));
+                world.run();
+            }
+            assert!(block_on(eraser.run(&item(&format!("person-{day}-1")), false)).unwrap().finished);
+            world.host.pass(Duration::from_secs(12 * 3_600));
+            let report = block_on(world.compactor(&world.objects, GRACE).run(None, Deadline::NONE)).unwrap();
+            let done = |month: &MonthReport| matches!(month.outcome, Outcome::Compacted(_));
+            compacted += report.months.values().filter(|month| done(month)).count();
+            deleted += report.deleted;
+            world.host.pass(Duration::from_secs(12 * 3_600));
+        }
+        assert_eq!(compacted, 6, "once a day");
+        assert!(deleted > 0);
+        let files: Vec<usize> = state(&world.objects, &world.host).files.values().map(|files| files.len()).collect();
+        assert_eq!(files, [1], "18 commits, and a few erasures, in one file");
+        assert_eq!(holds(&world, "of-person-1-1"), Vec::<String>::new());
+    }
+}
+
+/// Where a catalog is noted, a run that was not told of it cannot know what a location shows.
+#[test]
+fn nothing_is_deleted_at_once_where_a_catalog_is_noted_that_the_run_was_not_told_of() {
+    let world = World::located();
+    let shard = world.stream.open_shards().remove(0);
+    world.stream.put(&shard, &secret("person-1", NOVEMBER));
+    world.run();
+    let report = erase(&world, &item("person-1"), true);
+    assert_eq!((report.deleted, report.waiting), (0, 1));
+    assert_eq!(report.unknown_catalog.as_deref(), Some("Locations"));
 }
 
 /// What may be written in is no bound on what must be read: a large archive is looked through in one run.

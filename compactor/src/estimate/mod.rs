@@ -3,7 +3,7 @@
 //! - [`prices`]: the prices, each with its page.
 //!
 //! Events are INSERTs, spread evenly over a month of 30 days and over the projects. The source table itself is not in it: it is there
-//! anyway. Nor are logs, alarms and data transfer.
+//! anyway. Nor is data transfer.
 //!
 //! **Write units of this design**, for batches that add k events to each of the cells they touch. A cell's item has about
 //! 134 bytes and 16 for each key in `recent`, which holds 13 keys after a seal and is sealed at 52 (`consumer`'s `Tuning`). So a page
@@ -16,6 +16,14 @@
 //!
 //! and one unit per batch for progress. For one event per batch that is 1.051 (measured: 1.049), for a thousand in one cell 0.048
 //! (measured: 0.048; `tests/examples/write_units.rs`). A batch of b events among P projects touches P · (1 − (1 − 1/P)^b) of them.
+//!
+//! **Reads** are a reconcile's, once a day: each cell's item, its pages, and both once more; a consumer reads pages only for keys that
+//! come late (measured: 0.015 units an event where four shards feed one cell).
+//!
+//! **Noncurrent versions.** A month of A GB is compacted once a day, and each time all of it is copied into its new version's directory;
+//! what stood there is deleted a day later, and stays for 30 days more as noncurrent versions. The day's versions grow from A/30 to A,
+//! so at any moment those of the last 30 days are (1 + … + 30)/30 · A = 15.5 A. And what is uploaded is staged first, which leaves
+//! each byte once for its commit, and once for each merge into a file of at least twice the size.
 //!
 //! **The naive design** adds one to an item for each event, and so counts a record twice that comes twice. **The marker design** puts a
 //! marker per event, 99 of them in a transaction with one counter, at two units each: exact, but it cannot say what it lacks. Neither
@@ -33,6 +41,24 @@ const GB: f64 = 1_073_741_824.0;
 const LEDGER_DAYS: f64 = 37.0;
 /// Bytes of an invocation's event, in which records stand in base64 (Lambda quotas: 6 MB).
 const PAYLOAD: f64 = 6.0 * 1_048_576.0;
+/// Months of cells in the totals table: an assumption. Cells stay; a reconcile reads them all.
+const CELL_MONTHS: f64 = 12.0;
+/// Bytes of a cell's item with half of the keys that it may hold; and of a read unit.
+const CELL_BYTES: f64 = 134.0 + 16.0 * 32.0;
+const READ_BYTES: f64 = 4_096.0;
+/// Read units of an event that the consumer counts, where it reads most.
+const READ_LATE: f64 = 0.015;
+/// A file that a compaction no longer merges is at least half as large: bytes.
+const FILE_BYTES: f64 = 256.0 * 1_048_576.0;
+/// Metrics of our own, alarms, dashboards: the template's.
+const METRICS: f64 = 30.0;
+const ALARMS: f64 = 22.0;
+const DASHBOARDS: f64 = 1.0;
+/// Bytes of an invocation's log: what Lambda writes itself, and the line of metrics of a batch or a run.
+const LOG_OF_LAMBDA: f64 = 700.0;
+const LOG_LINE: f64 = 1_900.0;
+/// What logs are compressed to: an assumption.
+const LOG_COMPRESSED: f64 = 0.15;
 /// Updates under way at once in an invocation of the consumer.
 const AT_ONCE: f64 = 16.0;
 /// How long one takes, seconds: an assumption.
@@ -115,6 +141,8 @@ pub struct Estimate {
     pub total: Line,
     /// GB that a month adds to the archive.
     pub archive_gb: f64,
+    /// GB of noncurrent versions beside it, where all expire after 30 days.
+    pub noncurrent_gb: f64,
     /// What one recount of that month by Athena costs.
     pub athena_recount: f64,
 }
@@ -181,23 +209,39 @@ pub fn estimate(workload: Workload) -> Estimate {
     let compactor = runs / 1e6 * REQUESTS + run_seconds * f64::from(w.compactor_mib) / 1_024.0 * GB_SECOND;
     // Compressed: keys and hashes that do not compress, and a quarter of the rest.
     let archive_gb = events * (60.0 + 0.25 * record) / GB;
-    // Staged, put, copied, and the log's entry: only of runs that found something.
+    // Staged, put, copied, and the log's entry: only of runs that found something. And a day's compaction copies the month's files.
     let commits = runs.min(events) + events * record / (64.0 * 1_048_576.0);
-    let objects = commits * 5.0 / 1e6 * OBJECT_PUTS + (commits + runs) * 12.0 / 1e6 * OBJECT_GETS;
+    let copied = 15.5 * archive_gb * GB / FILE_BYTES;
+    let objects = (commits * 5.0 + copied) / 1e6 * OBJECT_PUTS + (commits + runs + copied) * 12.0 / 1e6 * OBJECT_GETS;
+    // Each byte is merged as often as a day's file must double to be left alone, or to have all of the month in it.
+    let merges = 1.0 + (FILE_BYTES / (archive_gb * GB / 30.0)).clamp(1.0, 30.0).log2();
+    let noncurrent_gb = archive_gb * (15.5 + 1.0 + merges);
+    let cell_count = (w.projects.max(1) as f64 * CELL_MONTHS).min(events);
+    let reconcile = cell_count * (CELL_BYTES / READ_BYTES + 3.0) + events / 30.0 * LEDGER_DAYS * 17.0 / READ_BYTES;
+    let reads = (30.0 * reconcile + READ_LATE * events) / 1e6 * READ_UNITS;
+    let logs = |invocations: f64, lines: f64| {
+        let gb = (invocations * LOG_OF_LAMBDA + lines * LOG_LINE) / GB;
+        gb * (LOGS_GB + LOG_COMPRESSED * LOGS_KEPT_GB)
+    };
+    let watched = METRICS * METRIC + ALARMS * ALARM + DASHBOARDS * DASHBOARD;
     let catalog = ((commits + 1_000.0) / 1e6 - 1.0).max(0.0) * CATALOG_REQUESTS;
 
     let line =
         |what: &str, recount: f64, naive: f64, marker: f64| Line { what: what.to_owned(), recount, naive, marker };
     let lines = vec![
         line("DynamoDB writes", writes(ours), writes(1.0), writes(marker)),
+        line("DynamoDB reads", reads, 0.0, 0.0),
         line("DynamoDB storage and recovery", stored(ledger_gb), 0.0, stored(marker_gb)),
         line("Change capture", capture, capture, capture),
         line("Kinesis", stream(2.0, true), stream(1.0, false), stream(1.0, false)),
         line("Lambda: consumer", consumer(cells * 1.1), consumer(batch), consumer((batch / 99.0).ceil() + cells)),
         line("Lambda: compactor", compactor, 0.0, 0.0),
         line("S3: a month's archive", archive_gb * OBJECT_GB, 0.0, 0.0),
+        line("S3: noncurrent versions", noncurrent_gb * OBJECT_GB, 0.0, 0.0),
         line("S3: requests", objects, 0.0, 0.0),
         line("Glue", catalog, 0.0, 0.0),
+        line("CloudWatch: metrics and alarms", watched, 0.0, 0.0),
+        line("CloudWatch: logs", logs(batches + runs, batches + runs), logs(batches, 0.0), logs(batches, 0.0)),
     ];
     let sum = |of: fn(&Line) -> f64| lines.iter().map(of).sum::<f64>();
     let total = line("Total", sum(|line| line.recount), sum(|line| line.naive), sum(|line| line.marker));
@@ -211,6 +255,7 @@ pub fn estimate(workload: Workload) -> Estimate {
         lines,
         total,
         archive_gb,
+        noncurrent_gb,
         athena_recount: (archive_gb / 1_024.0 * SCANNED_TB).max(10.0 / 1_048_576.0 * SCANNED_TB),
     }
 }
@@ -235,6 +280,23 @@ mod tests {
             let cells = touched(projects, batch);
             assert!((1.0..=batch.min(projects) + 1e-6).contains(&cells), "{projects}, {batch}: {cells}");
         }
+    }
+
+    /// A month of A GB, day by day: what each day's compaction leaves, kept for 30 days. Counted here without the sum of the series.
+    #[test]
+    fn noncurrent_versions_are_those_of_thirty_compactions() {
+        let of = estimate(Workload { events: 10_000_000_000, ..Workload::default() });
+        let (mut left, months) = (Vec::new(), 4);
+        for day in 1..=30 * months {
+            let month_so_far = f64::from((day - 1) % 30 + 1) / 30.0;
+            left.push(month_so_far * of.archive_gb);
+        }
+        let held: f64 = left.iter().rev().take(30).sum();
+        // A day's files are larger than what is merged: each byte is staged for its commit and for one merge.
+        assert!((of.noncurrent_gb - held - 2.0 * of.archive_gb).abs() < 1e-6 * held, "{} {held}", of.noncurrent_gb);
+        let small = estimate(Workload::default());
+        let times = small.noncurrent_gb / small.archive_gb;
+        assert!((15.5 + 2.0..15.5 + 2.0 + 5.0).contains(&times), "{times}");
     }
 
     /// Items of 400 KB: seven records of them fill an invocation's event, whatever the batch size allows.

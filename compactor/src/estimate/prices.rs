@@ -8,6 +8,8 @@ pub const HOURS: f64 = 730.0;
 
 /// A million write request units, on demand, standard table class. <https://aws.amazon.com/dynamodb/pricing/on-demand/>
 pub const WRITE_UNITS: f64 = 0.625;
+/// A million read request units, on demand: 4 KB each, read consistently. Same page.
+pub const READ_UNITS: f64 = 0.125;
 /// A GB of table and month. Same page.
 pub const TABLE_GB: f64 = 0.25;
 /// A GB of table with point-in-time recovery and month. Same page.
@@ -46,3 +48,14 @@ pub const OBJECT_GETS: f64 = 0.40;
 pub const SCANNED_TB: f64 = 5.0;
 /// A million requests to Glue's catalog, beyond the first million of a month, which is free. <https://aws.amazon.com/glue/pricing/>
 pub const CATALOG_REQUESTS: f64 = 1.0;
+
+/// A metric of one's own, a month, of the first 10,000. <https://aws.amazon.com/cloudwatch/pricing/>
+pub const METRIC: f64 = 0.30;
+/// An alarm on one metric, a month. Same page.
+pub const ALARM: f64 = 0.10;
+/// A dashboard, a month. Same page.
+pub const DASHBOARD: f64 = 3.0;
+/// A GB of logs taken in, standard class, first 10 TB. Same page.
+pub const LOGS_GB: f64 = 0.50;
+/// A GB of logs kept, as compressed, and month. Same page.
+pub const LOGS_KEPT_GB: f64 = 0.03;

@@ -535,6 +535,10 @@ async fn a_commit_that_comes_while_files_are_checked_is_no_finding() {
 struct Shows(std::collections::BTreeMap<recount_schemas::Month, u64>);
 
 impl crate::archive::finish::Catalog for Shows {
+    fn name(&self) -> String {
+        "Shows".to_owned()
+    }
+
     fn place<'c>(
         &'c self,
         _: &'c State,

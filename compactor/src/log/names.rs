@@ -5,6 +5,7 @@
 //! | entry n of the log | `_log/<n>.json` |
 //! | the log folded up to n | `_state/<n>.json` |
 //! | an upload that no reader sees | `_staging/<base>-<token>/<i>` |
+//! | that months have locations | `_catalog/noted.json` ([`crate::catalog::noted`]) |
 //! | a file of events | `events/month=<YYYY-MM>/<version>/<n>-<i>.parquet` |
 //!
 //! Numbers have 12 digits, so that names sort. A name read from the log is used only if it is of this shape: the log
