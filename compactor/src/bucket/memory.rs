@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::{BucketError, Copied, Listed, Meta, Objects, Put};
+use super::{BucketError, Copied, Listed, Meta, Objects, Put, Tag};
 
 /// What happens to the next operation that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +138,10 @@ impl Objects for Memory {
         }
     }
 
+    async fn get_tagged(&self, key: &str, most: u64) -> Result<Option<(Bytes, Tag)>, BucketError> {
+        Ok(self.get(key, most).await?.map(|bytes| (bytes.clone(), tag(&bytes))))
+    }
+
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, BucketError> {
         crate::testing::pause().await;
         (self.reads.lock().unwrap())(key, range.end.saturating_sub(range.start));
@@ -156,6 +160,18 @@ impl Objects for Memory {
     async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<Put, BucketError> {
         self.write("put_if_absent", key, |objects, key| {
             if objects.contains_key(key) {
+                return (Put::Exists, false);
+            }
+            objects.insert(key.to_owned(), bytes);
+            (Put::Created, true)
+        })
+        .await
+    }
+
+    async fn put_if_tagged(&self, key: &str, bytes: Bytes, was: &Tag) -> Result<Put, BucketError> {
+        let was = was.clone();
+        self.write("put_if_tagged", key, move |objects, key| {
+            if objects.get(key).map(tag) != Some(was) {
                 return (Put::Exists, false);
             }
             objects.insert(key.to_owned(), bytes);
@@ -192,4 +208,8 @@ impl Objects for Memory {
     async fn delete(&self, key: &str) -> Result<(), BucketError> {
         self.write("delete", key, |objects, key| (drop(objects.remove(key)), false)).await
     }
+}
+
+fn tag(bytes: &Bytes) -> Tag {
+    Tag(crate::log::Digest::of(bytes).to_string())
 }

@@ -18,14 +18,18 @@ use bytes::Bytes;
 pub use error::BucketError;
 pub use s3::{Bucket, Listing};
 
-/// What became of a put that must not replace anything.
+/// What became of a put that must not replace anything, or nothing but what was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
     /// The object is there now, and was not before.
     Created,
-    /// An object of that name was there: perhaps our own, from a request whose answer was lost. Only reading it tells.
+    /// Another object of that name was there: perhaps our own, from a request whose answer was lost. Only reading it tells.
     Exists,
 }
+
+/// Which content an object had when it was read: its ETag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag(pub(crate) String);
 
 /// What became of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,13 @@ pub trait Objects: Clone + Send + Sync + Unpin + 'static {
     /// The whole object, unless it has more than `most` bytes (an error); `None` where there is none.
     fn get(&self, key: &str, most: u64) -> impl Future<Output = Result<Option<Bytes>, BucketError>> + Send;
 
+    /// The whole object as [`get`](Self::get) gives it, and which content that is.
+    fn get_tagged(
+        &self,
+        key: &str,
+        most: u64,
+    ) -> impl Future<Output = Result<Option<(Bytes, Tag)>, BucketError>> + Send;
+
     /// The bytes `range` of an object. It is an error if the object is missing or shorter.
     fn get_range(&self, key: &str, range: Range<u64>) -> impl Future<Output = Result<Bytes, BucketError>> + Send;
 
@@ -70,6 +81,14 @@ pub trait Objects: Clone + Send + Sync + Unpin + 'static {
 
     /// Writes an object if there is none (`If-None-Match: *`).
     fn put_if_absent(&self, key: &str, bytes: Bytes) -> impl Future<Output = Result<Put, BucketError>> + Send;
+
+    /// Writes an object if its content is still this one (`If-Match`).
+    fn put_if_tagged(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        tag: &Tag,
+    ) -> impl Future<Output = Result<Put, BucketError>> + Send;
 
     /// What the object is; `None` where there is none.
     fn head(&self, key: &str) -> impl Future<Output = Result<Option<Meta>, BucketError>> + Send;

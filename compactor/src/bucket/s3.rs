@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 use recount_schemas::host::SharedHost;
 
 use super::error::{BucketError, failed, status_and_code};
-use super::{Copied, Listed, Meta, Objects, Put};
+use super::{Copied, Listed, Meta, Objects, Put, Tag};
 
 /// How often a conditional put is tried when S3 answers 409 ConditionalRequestConflict: another request on the same name
 /// was under way, and nothing was written (S3 User Guide, "conditional writes").
@@ -86,6 +87,29 @@ impl Bucket {
         failed(action, &self.name, &self.full(key), error)
     }
 
+    /// Puts an object on a condition. One that conflicts with another request under way is sent again.
+    async fn put_on(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        condition: impl Fn(PutObjectFluentBuilder) -> PutObjectFluentBuilder,
+    ) -> Result<Put, BucketError> {
+        let mut tries = 0;
+        loop {
+            let body = ByteStream::from(bytes.clone());
+            let put = self.client.put_object().bucket(&*self.name).key(self.full(key)).body(body);
+            let Err(error) = condition(put).send().await else { return Ok(Put::Created) };
+            tries += 1;
+            match status_and_code(&error) {
+                (Some(412), _) | (_, Some("PreconditionFailed")) => return Ok(Put::Exists),
+                (Some(409), _) if tries < CONFLICT_TRIES => {
+                    self.host.sleep(self.host.jitter(CONFLICT_PAUSE.min(Duration::from_millis(25 << tries)))).await;
+                }
+                _ => return Err(self.failed("writing", key, error)),
+            }
+        }
+    }
+
     /// Reads a body to its end, unless it has more than `most` bytes.
     async fn collect(&self, key: &str, mut body: ByteStream, hint: u64, most: u64) -> Result<Bytes, BucketError> {
         let too_large = || {
@@ -112,10 +136,16 @@ impl Bucket {
 
 impl Objects for Bucket {
     async fn get(&self, key: &str, most: u64) -> Result<Option<Bytes>, BucketError> {
+        Ok(self.get_tagged(key, most).await?.map(|(bytes, _)| bytes))
+    }
+
+    async fn get_tagged(&self, key: &str, most: u64) -> Result<Option<(Bytes, Tag)>, BucketError> {
         match self.client.get_object().bucket(&*self.name).key(self.full(key)).send().await {
             Ok(answer) => {
                 let hint = answer.content_length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-                self.collect(key, answer.body, hint, most).await.map(Some)
+                // S3 always says it. An empty one matches nothing.
+                let tag = Tag(answer.e_tag.unwrap_or_default());
+                self.collect(key, answer.body, hint, most).await.map(|bytes| Some((bytes, tag)))
             }
             Err(error) => match self.failed("reading", key, error) {
                 error if error.is_missing() => Ok(None),
@@ -148,19 +178,14 @@ impl Objects for Bucket {
     }
 
     async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<Put, BucketError> {
-        let mut tries = 0;
-        loop {
-            let body = ByteStream::from(bytes.clone());
-            let put = self.client.put_object().bucket(&*self.name).key(self.full(key)).if_none_match("*").body(body);
-            let Err(error) = put.send().await else { return Ok(Put::Created) };
-            tries += 1;
-            match status_and_code(&error) {
-                (Some(412), _) | (_, Some("PreconditionFailed")) => return Ok(Put::Exists),
-                (Some(409), _) if tries < CONFLICT_TRIES => {
-                    self.host.sleep(self.host.jitter(CONFLICT_PAUSE.min(Duration::from_millis(25 << tries)))).await;
-                }
-                _ => return Err(self.failed("writing", key, error)),
-            }
+        self.put_on(key, bytes, |put| put.if_none_match("*")).await
+    }
+
+    async fn put_if_tagged(&self, key: &str, bytes: Bytes, tag: &Tag) -> Result<Put, BucketError> {
+        // Of an object that was deleted meanwhile S3 says 404 (API reference, PutObject).
+        match self.put_on(key, bytes, |put| put.if_match(&tag.0)).await {
+            Err(error) if error.is_missing() => Ok(Put::Exists),
+            done => done,
         }
     }
 
@@ -268,5 +293,36 @@ mod tests {
     #[test]
     fn the_source_of_a_copy_is_url_encoded() {
         assert_eq!(encoded("b/events/month=2026-11/0 é"), "b/events/month%3D2026-11/0%20%C3%A9");
+    }
+
+    #[cfg(feature = "aws")]
+    #[tokio::test]
+    async fn what_s3_says_to_a_put_on_a_condition() {
+        use crate::testing::TestHost;
+        use std::sync::Mutex;
+
+        for (answers, expected) in [
+            (vec![200], Ok(Put::Created)),
+            (vec![409, 409, 200], Ok(Put::Created)),
+            (vec![412], Ok(Put::Exists)),
+            (vec![404], Ok(Put::Exists)),
+            (vec![403], Err(())),
+        ] {
+            let left = Mutex::new(answers.clone().into_iter());
+            let sdk = crate::testing_aws::sdk(move |_| {
+                let status = left.lock().unwrap().next().unwrap();
+                let code = match status {
+                    404 => "NoSuchKey",
+                    409 => "ConditionalRequestConflict",
+                    412 => "PreconditionFailed",
+                    _ => "AccessDenied",
+                };
+                (status, format!("<Error><Code>{code}</Code><Message>m</Message></Error>"))
+            });
+            let config = aws_sdk_s3::config::Builder::from(&sdk).force_path_style(true).build();
+            let bucket = Bucket::new(Client::from_conf(config), "b", Arc::new(TestHost::default()));
+            let put = bucket.put_if_tagged("k", Bytes::from_static(b"x"), &Tag("\"e\"".to_owned())).await;
+            assert_eq!(put.map_err(drop), expected, "{answers:?}");
+        }
     }
 }

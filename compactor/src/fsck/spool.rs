@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use sha2::{Digest as _, Sha256};
 
-use crate::bucket::{BucketError, Copied, Listed, Meta, Objects, Put};
+use crate::bucket::{BucketError, Copied, Listed, Meta, Objects, Put, Tag};
 use crate::log::Digest;
 
 /// The most bytes of an object that is held in memory.
@@ -101,6 +101,10 @@ impl Objects for Spool {
         self.get_range(key, 0..self.bytes).await.map(Some)
     }
 
+    async fn get_tagged(&self, key: &str, _: u64) -> Result<Option<(Bytes, Tag)>, BucketError> {
+        Err(Self::refused("reading", key, "a copy has no ETag"))
+    }
+
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, BucketError> {
         self.read(&range).map_err(|error| Self::refused("reading", key, error))
     }
@@ -118,6 +122,10 @@ impl Objects for Spool {
     }
 
     async fn put_if_absent(&self, key: &str, _: Bytes) -> Result<Put, BucketError> {
+        Err(Self::refused("writing", key, "a copy is only read"))
+    }
+
+    async fn put_if_tagged(&self, key: &str, _: Bytes, _: &Tag) -> Result<Put, BucketError> {
         Err(Self::refused("writing", key, "a copy is only read"))
     }
 

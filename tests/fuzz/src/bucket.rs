@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use recount_compactor::bucket::{BucketError, Copied, Listed, Meta, Objects, Put};
+use recount_compactor::bucket::{BucketError, Copied, Listed, Meta, Objects, Put, Tag};
 
 /// Objects by name.
 #[derive(Clone, Default, Debug)]
@@ -23,6 +23,10 @@ impl Objects for Fixed {
             }
             found => Ok(found.cloned()),
         }
+    }
+
+    async fn get_tagged(&self, key: &str, _: u64) -> Result<Option<(Bytes, Tag)>, BucketError> {
+        refused("get_tagged", key)
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, BucketError> {
@@ -54,6 +58,10 @@ impl Objects for Fixed {
                 meta: Meta { bytes: bytes.len() as u64, modified_ms: 0 },
             });
         Ok(listed.collect())
+    }
+
+    async fn put_if_tagged(&self, key: &str, _: Bytes, _: &Tag) -> Result<Put, BucketError> {
+        refused("put_if_tagged", key)
     }
 
     async fn copy(&self, _: &str, to: &str) -> Result<Copied, BucketError> {
