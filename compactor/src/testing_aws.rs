@@ -77,3 +77,16 @@ pub(crate) fn sdk(answer: impl Fn(Asked) -> (u16, String) + Send + Sync + 'stati
 pub(crate) fn refused(code: &str) -> (u16, String) {
     (400, serde_json::json!({ "__type": code, "message": format!("{code}, it said") }).to_string())
 }
+
+/// A deployment whose consumer has this definition, and AWS in front of it, which knows nothing else.
+pub(crate) fn deployed(toml: &str) -> (SdkConfig, crate::stack::Stack) {
+    use recount_schemas::definition::given;
+
+    let value = format!("{}{}", given::PREFIX, given::base64(toml));
+    let sdk = sdk(move |asked| {
+        let here = asked.line.starts_with("GET /2015-03-31/functions/consumer-1/configuration");
+        let environment = serde_json::json!({ "Environment": { "Variables": { given::VARIABLE: value } } });
+        if here { (200, environment.to_string()) } else { (404, String::new()) }
+    });
+    (sdk, crate::stack::read("recount", "CREATE_COMPLETE", &crate::stack::tests::outputs()).unwrap())
+}

@@ -108,9 +108,11 @@ impl Table {
     }
 
     /// Carries out at most [`MOST`] writes on different items. What DynamoDB leaves unprocessed, or all of a batch that it
-    /// throttles as a whole, is sent again, with exponential back-off and full jitter.
+    /// throttles as a whole or does not answer in time, is sent again, with exponential back-off and full jitter: a write without a
+    /// condition may be done twice.
     pub async fn write(&self, batch: &[Write]) -> Result<(), TableError> {
         let mut requests = batch.iter().map(request).collect::<Result<Vec<_>, _>>()?;
+        let mut unanswered = None;
         for attempt in 0..ATTEMPTS {
             if requests.is_empty() {
                 return Ok(());
@@ -120,20 +122,45 @@ impl Table {
                 self.host.sleep(self.host.jitter(most)).await;
             }
             match self.dynamo.batch_write_item().request_items(&self.name, requests.clone()).send().await {
-                Ok(answer) => requests = answer.unprocessed_items.unwrap_or_default().into_values().flatten().collect(),
+                Ok(answer) => {
+                    unanswered = None;
+                    requests = answer.unprocessed_items.unwrap_or_default().into_values().flatten().collect();
+                }
                 Err(error) if error.code().is_some_and(|code| THROTTLED.contains(&code)) => {
                     let error = recount_schemas::causes(&error);
                     tracing::info!(error, table = self.name, operations = requests.len(), "throttled a batch");
+                }
+                Err(error) if may_pass(&error) => {
+                    let causes = recount_schemas::causes(&error);
+                    tracing::info!(
+                        error = causes,
+                        table = self.name,
+                        operations = requests.len(),
+                        "no answer to a batch"
+                    );
+                    unanswered = Some(error);
                 }
                 Err(error) => {
                     return Err(TableError::Batch { table: self.name.clone(), source: Box::new(error) });
                 }
             }
         }
-        match requests.len() {
-            0 => Ok(()),
-            left => Err(TableError::Unprocessed { table: self.name.clone(), left }),
+        match (requests.len(), unanswered) {
+            (0, _) => Ok(()),
+            (_, Some(error)) => Err(TableError::Batch { table: self.name.clone(), source: Box::new(error) }),
+            (left, None) => Err(TableError::Unprocessed { table: self.name.clone(), left }),
         }
+    }
+}
+
+/// Whether there was no answer in time, or none that says anything of the request. A connection that cannot be made is not among them:
+/// the endpoint is wrong.
+fn may_pass<E>(error: &SdkError<E>) -> bool {
+    match error {
+        SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
+        SdkError::DispatchFailure(failure) => failure.is_timeout(),
+        SdkError::ServiceError(answer) => answer.raw().status().is_server_error(),
+        _ => false,
     }
 }
 
@@ -259,6 +286,27 @@ mod tests {
             let error = table.write(&[Write::Put(scan("a"))]).await.unwrap_err();
             assert!(error.to_string().starts_with(expected), "{error}");
             assert_eq!(seen.lock().unwrap().len(), requests, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_without_an_answer_is_sent_again_and_in_the_end_is_that_error() {
+        assert!(may_pass::<BatchWriteItemError>(&SdkError::timeout_error("five seconds")));
+        assert!(!may_pass::<BatchWriteItemError>(&SdkError::construction_failure("no endpoint")));
+        for (fails, expected) in [(3, 4), (u32::MAX, 10)] {
+            let answers = Mutex::new(0);
+            let (config, seen) = serve(move |_| {
+                let mut answers = answers.lock().unwrap();
+                *answers += 1;
+                let failure = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError"}"#;
+                if *answers <= fails { (500, failure.to_owned()) } else { (200, "{}".to_owned()) }
+            })
+            .await;
+            let table = Table::new(Client::new(&config), "scans", Arc::new(StillHost::default()));
+            let done = table.write(&[Write::Put(scan("a"))]).await;
+            assert_eq!(done.is_ok(), expected < 10, "{done:?}");
+            assert!(!matches!(done, Err(TableError::Unprocessed { .. })), "{done:?}");
+            assert_eq!(seen.lock().unwrap().len(), expected);
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! A project's name, a file's name, an answer of a server: each may hold what moves the cursor, changes colours or hides text.
 //! Log lines and messages of a command line's parser hold them, too: [`Guarded`] stands before standard error.
+//!
+//! Numbers that people read are laid out here as well: [`grouped`], [`plural`].
 
 use std::io::{self, Write};
 
@@ -38,6 +40,33 @@ pub fn shown_message(text: &str) -> String {
     shown
 }
 
+/// `1234567` as `1,234,567`.
+pub fn grouped(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut text = String::new();
+    if n < 0 {
+        text.push('-');
+    }
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// So many of a thing: `1 file`, `2 files`, `0 entries`. `one` is the word for one.
+pub fn plural(n: u64, one: &str) -> String {
+    let n_shown = grouped(i64::try_from(n).unwrap_or(i64::MAX));
+    let stem = one.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'i', 'o', 'u']));
+    match (n, stem) {
+        (1, _) => format!("{n_shown} {one}"),
+        (_, Some(stem)) => format!("{n_shown} {stem}ies"),
+        (_, None) => format!("{n_shown} {one}s"),
+    }
+}
+
 fn push(shown: &mut String, c: char) {
     if c.is_control() || is_invisible(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
 }
@@ -70,6 +99,15 @@ impl<W: Write> Write for Guarded<W> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn numbers_are_said_as_people_say_them() {
+        let said =
+            [plural(0, "entry"), plural(1, "entry"), plural(2, "key"), plural(1_234, "removed file"), plural(1, "row")];
+        assert_eq!(said, ["0 entries", "1 entry", "2 keys", "1,234 removed files", "1 row"]);
+        assert_eq!([grouped(-1_234_567), grouped(0), grouped(999)], ["-1,234,567", "0", "999"]);
+        assert_eq!(plural(u64::MAX, "row"), "9,223,372,036,854,775,807 rows");
+    }
 
     #[test]
     fn terminal_sequences_and_hidden_characters_are_shown_as_such() {

@@ -1,8 +1,9 @@
 //! The command line of `recount`, as typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use recount_schemas::{Group, Home, Month, Year};
 
 use super::rebuild::RebuildArgs;
@@ -22,9 +23,7 @@ use super::why::Why;
     name = "recount",
     version,
     about,
-    after_help = "Exit codes: 0 clean, 1 findings, 2 could not decide, 3 bad usage.
-
-Things are found by RECOUNT_DEFINITION, RECOUNT_TOTALS_TABLE, RECOUNT_LEDGER_TABLE, RECOUNT_PROGRESS_TABLE, RECOUNT_STREAM,
+    after_help = "Things are found by RECOUNT_DEFINITION, RECOUNT_TOTALS_TABLE, RECOUNT_LEDGER_TABLE, RECOUNT_PROGRESS_TABLE, RECOUNT_STREAM,
 RECOUNT_BUCKET, RECOUNT_SET and the SDK's own variables (AWS_REGION, AWS_ENDPOINT_URL, …).
 
 Examples:
@@ -52,6 +51,26 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What each command's help ends with.
+pub const EXIT_CODES: &str = "Exit codes: 0 clean, 1 findings, 2 could not decide, 3 bad usage.";
+
+impl Cli {
+    /// The command line with all of its help.
+    pub fn whole() -> clap::Command {
+        with_exit_codes(Self::command().mut_subcommands(with_exit_codes))
+    }
+
+    /// What was typed.
+    pub fn typed(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&Self::whole().try_get_matches_from(line)?)
+    }
+}
+
+fn with_exit_codes(command: clap::Command) -> clap::Command {
+    let help = command.get_after_help().map_or_else(String::new, |help| format!("{help}\n\n"));
+    command.after_help(format!("{help}{EXIT_CODES}"))
 }
 
 /// How to write a report.
@@ -88,7 +107,9 @@ pub struct Which {
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Live totals by month and year, against the quota.
-    #[command(after_help = "Example: recount usage acme --year 2026 --format json")]
+    #[command(after_help = "A group without any event is no error: that is said, and the exit code is 0.
+
+Example: recount usage acme --year 2026 --format json")]
     Usage {
         /// The group; all groups where absent.
         group: Option<Group>,
@@ -211,11 +232,18 @@ pub enum PlanSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+    fn the_command_line_is_well_formed_and_every_help_says_the_exit_codes_once() {
+        Cli::whole().debug_assert();
+        let mut whole = Cli::whole();
+        let said = |command: &mut clap::Command| command.render_long_help().to_string().matches(EXIT_CODES).count();
+        assert_eq!(said(&mut whole), 1);
+        for command in whole.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+            assert_eq!(said(command), 1, "{}", command.get_name());
+        }
+        let typed = ["recount", "sets"].map(OsString::from);
+        assert_eq!(Cli::typed(typed).unwrap().command, Command::Sets);
     }
 
     #[test]

@@ -146,7 +146,7 @@ pub enum CommandError {
     #[error("{0}")]
     Name(#[from] recount_schemas::set::NotASetName),
     /// A plan in a file.
-    #[error("plan {path}: {source}")]
+    #[error("plan {path}: {source}; of a plan in the bucket give all 64 digits of its hash")]
     PlanFile {
         /// The file.
         path: String,
@@ -258,7 +258,10 @@ pub async fn run(
         Command::Usage { group, year } => {
             context.check_definition().await?;
             let report = usage(&context.totals, group.as_ref(), year).await?;
-            write(out, format, &report, |report| tables::usage(report, definition))?;
+            write(out, format, &report, |report| match report.months.is_empty() && report.unusable.is_empty() {
+                true => tables::no_totals(group.as_ref(), year),
+                false => tables::usage(report, definition),
+            })?;
             Ok(if report.unusable.is_empty() { Exit::Clean } else { Exit::Undecided })
         }
         Command::Archive => {

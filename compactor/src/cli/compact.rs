@@ -10,7 +10,7 @@ use recount_schemas::host::Deadline;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{drawn, grouped, table};
+use super::tables::{drawn, grouped, plural, table};
 use crate::catalog::noted;
 use crate::compact::{CompactReport, Limits, Outcome, check_grace};
 use crate::context::Context;
@@ -113,12 +113,12 @@ fn retained(retention: &Retention, confirmed: bool) -> String {
     let verb = if confirmed { "erased" } else { "to be erased" };
     // Writing to a string cannot fail.
     for (month, told) in &retention.months {
-        let (rows, files) = (told.rows, told.files);
-        let _ = writeln!(text, "{month}: the images of {rows} rows in {files} files {verb}");
+        let (rows, files) = (plural(told.rows, "row"), plural(told.files, "file"));
+        let _ = writeln!(text, "{month}: the images of {rows} in {files} {verb}");
     }
     if retention.waiting > 0 {
-        let (months, since) = (retention.waiting, retention.kept_since);
-        let _ = writeln!(text, "{months} more months before {since} wait for a later run");
+        let (months, since) = (plural(retention.waiting, "more month"), retention.kept_since);
+        let _ = writeln!(text, "for a later run: {months} before {since}");
     }
     text
 }
@@ -143,16 +143,18 @@ fn shown(report: &CompactReport) -> String {
         let _ = writeln!(text, "{}\n", drawn(&months));
     }
     let merged = report.months.values().filter(|month| matches!(month.outcome, Outcome::Compacted(_))).count();
-    let (deleted, bytes) = (number(report.deleted), number(report.deleted_bytes));
+    let merged = plural(merged as u64, "month");
+    let (deleted, bytes) = (plural(report.deleted, "removed file"), plural(report.deleted_bytes, "byte"));
     if report.confirmed {
-        let _ = writeln!(text, "{merged} months compacted, {deleted} removed files with {bytes} bytes deleted");
+        let _ = writeln!(text, "{merged} compacted, {deleted} with {bytes} deleted");
     } else {
-        let _ = writeln!(text, "{deleted} removed files with {bytes} bytes can be deleted");
+        let _ = writeln!(text, "{deleted} with {bytes} can be deleted");
     }
+    let waiting = plural(report.waiting, "removed file");
     if let Some(catalog) = report.unknown_catalog.as_ref().filter(|_| report.waiting > 0) {
-        let _ = writeln!(text, "{} removed files stay: {}", number(report.waiting), noted::why_kept(catalog));
+        let _ = writeln!(text, "kept: {waiting}; {}", noted::why_kept(catalog));
     } else if report.waiting > 0 {
-        let _ = writeln!(text, "{} removed files wait for the end of their month's grace", number(report.waiting));
+        let _ = writeln!(text, "{waiting} kept until their month's grace is over");
     }
     if report.confirmed && !report.finished {
         let _ = writeln!(text, "the time was up before all was done; run it again");
@@ -225,7 +227,7 @@ mod tests {
         ──────────────────────────────────────────────────────────────────────────────────────────────
 
         3 removed files with 4,096 bytes can be deleted
-        7 removed files wait for the end of their month's grace
+        7 removed files kept until their month's grace is over
         nothing was changed; --confirm does it
         ");
         let run = CompactReport {
@@ -241,7 +243,7 @@ mod tests {
          2026-11   compacted by entry 77   1,440   2,000,000   123,456,789     23        60
         ────────────────────────────────────────────────────────────────────────────────────
 
-        1 months compacted, 0 removed files with 0 bytes deleted
+        1 month compacted, 0 removed files with 0 bytes deleted
         ");
         assert_eq!((exit(&plan), exit(&run)), (Exit::Findings, Exit::Clean));
     }
@@ -260,7 +262,7 @@ mod tests {
         assert_eq!(codes, [Exit::Clean, Exit::Undecided, Exit::Undecided, Exit::Findings]);
         insta::assert_snapshot!(shown(&report(true, true, 3)), @r"
         0 months compacted, 0 removed files with 0 bytes deleted
-        3 removed files stay: readers find this archive's months by Glue database lake, which this run was not told of: a location may still show removed files, so none was deleted. Give --stack, or RECOUNT_GLUE_DATABASE; if nobody reads by it any more, delete _catalog/noted.json from the bucket
+        kept: 3 removed files; readers find this archive's months by Glue database lake, which this run was not told of: a location may still show removed files, so none was deleted. Give --stack, or RECOUNT_GLUE_DATABASE; if nobody reads by it any more, delete _catalog/noted.json from the bucket
         ");
     }
 }

@@ -10,7 +10,7 @@ use recount_schemas::terminal::shown_line;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{drawn, grouped, table};
+use super::tables::{drawn, grouped, plural, table};
 use crate::catalog::noted;
 use crate::compact::check_grace;
 use crate::context::Context;
@@ -110,31 +110,31 @@ fn shown(report: &EraseReport) -> String {
     }
     let rows: u64 = report.months.values().map(|month| month.rows).sum();
     let verb = if report.confirmed { "erased" } else { "to be erased" };
-    let _ = writeln!(text, "{} rows and {} kept records {verb}", number(rows), number(report.kept_count));
+    let _ = writeln!(text, "{} and {} {verb}", plural(rows, "row"), plural(report.kept_count, "kept record"));
     if report.deleted > 0 {
-        let _ = writeln!(text, "{} replaced files deleted", number(report.deleted));
+        let _ = writeln!(text, "{} deleted", plural(report.deleted, "replaced file"));
     }
     if let Some(catalog) = report.unknown_catalog.as_ref().filter(|_| report.waiting > 0) {
-        let _ = writeln!(text, "{} replaced files stay: {}", number(report.waiting), noted::why_kept(catalog));
+        let _ = writeln!(text, "kept: {}; {}", plural(report.waiting, "replaced file"), noted::why_kept(catalog));
     } else if report.waiting > 0 {
-        let waiting = number(report.waiting);
+        let waiting = plural(report.waiting, "replaced file");
         let _ = writeln!(
             text,
-            "{waiting} replaced files may still hold the data: `recount compact --confirm` deletes them after the grace"
+            "{waiting} may still hold the data: `recount compact --confirm` deletes them after the grace"
         );
     }
     if report.uploads > 0 {
-        let uploads = number(report.uploads);
+        let uploads = plural(report.uploads, "upload");
         let _ = writeln!(
             text,
-            "{uploads} uploads of other runs under _staging/ may hold the data, until the log is 64 entries farther"
+            "{uploads} of other runs under _staging/ may hold the data, until the log is 64 entries farther"
         );
     }
     if report.parts > 0 {
-        let parts = number(report.parts);
+        let parts = plural(report.parts, "part");
         let _ = writeln!(
             text,
-            "{parts} parts of backfill plans under backfills/parts/ hold whole items: apply these plans, or delete the parts"
+            "{parts} of backfill plans under backfills/parts/ may hold whole items: apply these plans, or delete the parts"
         );
     }
     if !report.finished {

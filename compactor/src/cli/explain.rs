@@ -17,7 +17,8 @@ use crate::reconcile::ReconcileError;
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(
     after_help = "Why an event is in the number: counted taken_as_counted. Why not: not_yet missing quarantined too_old adds_nothing
-counts_elsewhere; with --all: other_month conflict_variant.
+counts_elsewhere; with --all: other_month conflict_variant. A group or month without any event is no error: that is said, and the
+exit code is 0.
 
 Examples:
   recount explain acme 2026-11                                what makes the number now

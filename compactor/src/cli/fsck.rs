@@ -9,7 +9,7 @@ use recount_schemas::terminal::shown_line;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{grouped, table};
+use super::tables::{plural, table};
 use crate::context::Context;
 use crate::fsck::{Options, Report, fsck, mend};
 use crate::progress::{Says, Work};
@@ -85,7 +85,7 @@ fn shown(report: &Report, confirmed: bool) -> String {
         let _ = writeln!(text, "{}\n", super::tables::drawn(&findings));
         let unlisted = report.findings.len().saturating_sub(SHOWN) as u64 + report.more.values().sum::<u64>();
         if unlisted > 0 {
-            let _ = writeln!(text, "{unlisted} more findings are not shown; --format json has more\n");
+            let _ = writeln!(text, "not shown: {}; --format json has more\n", plural(unlisted, "more finding"));
         }
         let mut kinds: Vec<_> = report.findings.iter().map(|finding| finding.kind).collect();
         kinds.dedup(); // they are sorted by kind
@@ -110,21 +110,20 @@ fn shown(report: &Report, confirmed: bool) -> String {
         let _ = writeln!(text, "{}", shown_line(why));
     }
     let checked = &report.checked;
-    let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
     let _ = writeln!(
         text,
-        "{}: {} entries of the log, {} files with {} rows and {} bytes{}, {} other objects under events/ and _staging/, {} kept records",
+        "{}: {} of the log, {} with {} and {}{}, {} under events/ and _staging/, {}",
         match report.verdict {
             Verdict::Clean => "clean",
             _ => "findings",
         },
-        number(checked.entries),
-        number(checked.files),
-        number(checked.rows),
-        number(checked.bytes),
+        plural(checked.entries, "entry"),
+        plural(checked.files, "file"),
+        plural(checked.rows, "row"),
+        plural(checked.bytes, "byte"),
         checked.month.map_or_else(String::new, |month| format!(" of {month}")),
-        number(checked.objects.saturating_sub(checked.files)),
-        number(checked.quarantined + checked.conflicts),
+        plural(checked.objects.saturating_sub(checked.files), "other object"),
+        plural(checked.quarantined + checked.conflicts, "kept record"),
     );
     text
 }
@@ -158,14 +157,14 @@ mod tests {
          orphan    _staging/000000000000-ab/0                                 begun \u{1b}[31m long ago
         ────────────────────────────────────────────────────────────────────────────────────────────────
 
-        7 more findings are not shown; --format json has more
+        not shown: 7 more findings; --format json has more
 
         missing: restore the version of the object that has the log's SHA-256
         orphan: the next archive run, or --repair --confirm, deletes it
 
         would delete _staging/000000000000-ab/0
         nothing was changed; --repair --confirm does it
-        findings: 70 entries of the log, 3 files with 12,345 rows and 0 bytes, 1 other objects under events/ and _staging/, 0 kept records
+        findings: 70 entries of the log, 3 files with 12,345 rows and 0 bytes, 1 other object under events/ and _staging/, 0 kept records
         ");
     }
 }

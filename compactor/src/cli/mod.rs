@@ -38,7 +38,6 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 
 use aws_config::{BehaviorVersion, SdkConfig};
-use clap::Parser;
 use recount_consumer::handler::{AttemptTimeouts, Clients};
 use recount_schemas::host::SystemHost;
 use recount_schemas::{Definition, Home, Settings, terminal};
@@ -53,7 +52,7 @@ use progress::Progress;
 
 /// Runs the command line with the machine's clock and environment. Returns the exit code.
 pub async fn main(line: impl IntoIterator<Item = OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(line) {
+    let cli = match Cli::typed(line) {
         Ok(cli) => cli,
         Err(error) => {
             let asked_for = !error.use_stderr();
@@ -148,7 +147,7 @@ async fn given(
 ) -> Result<Given, StackError> {
     Ok(match (named, stack) {
         (Some(definition), _) => Given::Named(definition),
-        (None, Some(stack)) if home.set().is_none() => Given::Deployed(find::definition(sdk, stack).await?),
+        (None, Some(stack)) if home.set().is_none() => Given::Deployed(find::definition(sdk, stack).await?.definition),
         (None, _) => Given::File,
     })
 }

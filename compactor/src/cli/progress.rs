@@ -56,11 +56,12 @@ impl Line {
     }
 
     fn style(&self, counted: bool) {
+        // What is being done takes what room there is, and is cut where there is none: a line that wraps is not taken away.
         let template = match (counted, self.plain) {
-            (false, true) => "{spinner} {msg}",
-            (false, false) => "{spinner:.cyan} {msg}",
-            (true, true) => "{spinner} {msg} [{bar:24}] {human_pos} of {human_len} {prefix}{left}",
-            (true, false) => "{spinner:.cyan} {msg} [{bar:24.cyan}] {human_pos} of {human_len} {prefix}{left}",
+            (false, true) => "{spinner} {wide_msg}",
+            (false, false) => "{spinner:.cyan} {wide_msg}",
+            (true, true) => "{spinner} {wide_msg} [{bar:12}] {human_pos} of {human_len} {prefix}{left}",
+            (true, false) => "{spinner:.cyan} {wide_msg} [{bar:12.cyan}] {human_pos} of {human_len} {prefix}{left}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style.progress_chars("=> ").with_key("left", left));
@@ -92,7 +93,7 @@ impl Line {
 fn left(state: &ProgressState, out: &mut dyn Write) {
     let eta = state.eta();
     if state.pos() > 0 && !eta.is_zero() {
-        let _ = write!(out, ", {} left", HumanDuration(eta)); // a line that cannot be made longer is shown as it is
+        let _ = write!(out, ", {:#} left", HumanDuration(eta)); // "5m left"; a line that cannot be made longer is shown as it is
     }
 }
 
@@ -106,12 +107,12 @@ mod tests {
     use super::*;
 
     /// A terminal that remembers the last line that was written to it.
-    #[derive(Debug, Clone, Default)]
-    struct Terminal(Arc<Mutex<String>>);
+    #[derive(Debug, Clone)]
+    struct Terminal(Arc<Mutex<String>>, u16);
 
     impl TermLike for Terminal {
         fn width(&self) -> u16 {
-            120
+            self.1
         }
         fn move_cursor_up(&self, _: usize) -> io::Result<()> {
             Ok(())
@@ -142,16 +143,38 @@ mod tests {
         }
     }
 
-    fn after(plain: bool, said: &[Work<'_>]) -> String {
-        let terminal = Terminal::default();
+    fn drawn(plain: bool, width: u16, said: &[Work<'_>]) -> String {
+        let terminal = Terminal(Arc::default(), width);
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(terminal.clone()), 255);
         let line = Line::to(target, plain);
         said.iter().for_each(|work| line.say(*work));
         line.bar.abandon(); // draws what it has come to
         let shown = terminal.0.lock().unwrap().clone();
-        // The spinner and the time that is left depend on the clock.
+        shown
+    }
+
+    /// The spinner and the time that is left depend on the clock, the room between on the width.
+    fn after(plain: bool, said: &[Work<'_>]) -> String {
+        let shown = drawn(plain, 120, said);
         let shown = shown.split(", ").next().unwrap_or_default();
-        shown.chars().skip_while(|c| !c.is_ascii_alphabetic()).collect()
+        let shown: String = shown.chars().skip_while(|c| !c.is_ascii_alphabetic()).collect();
+        match shown.split_once(" [") {
+            Some((step, bar)) => format!("{} [{bar}", step.trim_end()),
+            None => shown,
+        }
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let step =
+            Work::Step("reading the tables' items and what the archive says of each of them, by shard and by month");
+        let said = [step, Work::Of(1_000_000_000, "archived changes"), Work::Done(123_456_789)];
+        for (width, plain) in [(80, true), (120, true), (80, false)] {
+            for said in [&said[..1], &said] {
+                let line = drawn(plain, width, said);
+                assert!(line.chars().count() <= usize::from(width), "{width}: {line:?}"); // no colours: this is no terminal
+            }
+        }
     }
 
     #[test]
@@ -159,18 +182,15 @@ mod tests {
         let (step, of) = (Work::Step("comparing"), Work::Of(2_000, "rows"));
         for (said, expected) in [
             (&[step][..], "comparing"),
-            (&[step, of], "comparing [                        ] 0 of 2,000 rows"),
-            (&[step, of, Work::Done(1_000)], "comparing [============>           ] 1,000 of 2,000 rows"),
-            (
-                &[step, of, Work::Done(1_500), Work::Done(500)],
-                "comparing [========================] 2,000 of 2,000 rows",
-            ),
+            (&[step, of], "comparing [            ] 0 of 2,000 rows"),
+            (&[step, of, Work::Done(1_000)], "comparing [======>     ] 1,000 of 2,000 rows"),
+            (&[step, of, Work::Done(1_500), Work::Done(500)], "comparing [============] 2,000 of 2,000 rows"),
             // The next step begins anew, whatever the one before came to.
             (&[step, of, Work::Done(3), Work::Step("tidying")], "tidying"),
-            (&[step, of, Work::Done(3), Work::Of(7, "cells")], "comparing [                        ] 0 of 7 cells"),
+            (&[step, of, Work::Done(3), Work::Of(7, "cells")], "comparing [            ] 0 of 7 cells"),
             // Nothing to do is no fraction of anything; more than was said is shown as it is.
-            (&[step, Work::Of(0, "rows")], "comparing [========================] 0 of 0 rows"),
-            (&[step, Work::Of(1, "rows"), Work::Done(2)], "comparing [========================] 2 of 1 rows"),
+            (&[step, Work::Of(0, "rows")], "comparing [============] 0 of 0 rows"),
+            (&[step, Work::Of(1, "rows"), Work::Done(2)], "comparing [============] 2 of 1 rows"),
             (&[Work::Step("a\u{1b}[2Jb")], r"a\u{1b}[2Jb"),
         ] {
             assert_eq!(after(true, said), expected, "{said:?}");

@@ -11,13 +11,14 @@ use recount_schemas::{SetName, bounded};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, exit_of_context, write};
-use super::tables::{self, drawn, grouped, header, table};
+use super::tables::{self, drawn, grouped, header, plural, table};
 use crate::bucket::Objects;
 use crate::context::{Context, ContextError};
 use crate::progress::Says;
 use crate::rebuild::compare::{Comparison, Level};
-use crate::rebuild::{LoadReport, RebuildError, Report, Request, Seeded, rebuild};
+use crate::rebuild::{LoadReport, Plan, RebuildError, Report, Request, Seeded, rebuild};
 use crate::sets::{HomeError, home};
+use crate::stack::find;
 
 /// Differences that a table shows. JSON has more.
 const SHOWN: usize = 20;
@@ -60,18 +61,7 @@ pub async fn run(
     out: &mut (dyn Write + Send),
     says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
-    let read = |path: &str| {
-        let text = File::open(path).and_then(|file| bounded::text(file, MAX_FILE));
-        text.map_err(|source| ContextError::Unreadable { path: path.to_owned(), source })
-    };
-    let in_use = match &context.settings.set {
-        None => read(&context.settings.definition)?,
-        Some(set) => {
-            let kept = context.bucket.get(home::DEFINITION, MAX_FILE as u64).await?;
-            let kept = kept.ok_or_else(|| ContextError::from(HomeError::NoSuchSet(set.clone())))?;
-            String::from_utf8_lossy(&kept).into_owned()
-        }
-    };
+    let in_use = in_use(context).await?;
     let request = Request {
         into: args.into,
         text: args.definition.as_deref().map(read).transpose()?,
@@ -83,6 +73,24 @@ pub async fn run(
     let report = rebuild(context, &request, says).await.map_err(|error| CommandError::Rebuild(Box::new(error)))?;
     write(out, format, &report, shown_report)?;
     Ok(report.verdict().into())
+}
+
+fn read(path: &str) -> Result<String, ContextError> {
+    let text = File::open(path).and_then(|file| bounded::text(file, MAX_FILE));
+    text.map_err(|source| ContextError::Unreadable { path: path.to_owned(), source })
+}
+
+/// The text of the definition in use: a set's own; of a stack's base, its consumer's; else the file of the settings.
+async fn in_use(context: &Context) -> Result<String, CommandError> {
+    match (&context.settings.set, &context.stack) {
+        (Some(set), _) => {
+            let kept = context.bucket.get(home::DEFINITION, MAX_FILE as u64).await?;
+            let kept = kept.ok_or_else(|| ContextError::from(HomeError::NoSuchSet(set.clone())))?;
+            Ok(String::from_utf8_lossy(&kept).into_owned())
+        }
+        (None, Some(stack)) => Ok(find::definition(&context.sdk, stack).await?.text),
+        (None, None) => Ok(read(&context.settings.definition)?),
+    }
 }
 
 /// How a rebuild that failed ends.
@@ -116,24 +124,20 @@ fn shown_report(report: &Report) -> String {
         (Some(first), Some(last)) => format!("{first} to {last}"),
         _ => "no month".to_owned(),
     };
-    let (events, files, mib) = (count(plan.events), count(plan.files), count(plan.bytes.div_ceil(1 << 20)));
-    let _ = writeln!(text, "archive: {events} events in {files} files of {mib} MiB, {months}");
+    let (events, files) = (plural(plan.events, "event"), plural(plan.files, "file"));
+    let mib = count(plan.bytes.div_ceil(1 << 20));
+    let _ = writeln!(text, "archive: {events} in {files} of {mib} MiB together, {months}");
     let _ = writeln!(
         text,
-        "totals: at most {} events are counted one by one, the older ones go in as one number per cell",
-        count(plan.counted_at_most)
+        "totals: {} within the ledger's reach, counted one by one at most; older ones go in as one number per cell",
+        plural(plan.counted_at_most, "event")
     );
     for table in &plan.tables {
-        let state = if table.exists { "is there" } else { "is made" };
-        let _ = writeln!(text, "table {} {state}", shown(&table.name));
+        let state = if table.exists { "is there" } else { "to be made" };
+        let _ = writeln!(text, "table {}: {state}", shown(&table.name));
     }
     if !report.confirmed {
-        let state = match (plan.seeded, plan.loaded) {
-            (_, true) => "the set is made",
-            (true, false) => "the set's archive is made, its totals are not loaded",
-            (false, false) => "nothing was changed",
-        };
-        let _ = writeln!(text, "{state}");
+        text.push_str(&steps(plan));
     }
     if let Some(seeded) = &report.seeded {
         text.push_str(&shown_seeded(seeded));
@@ -142,7 +146,7 @@ fn shown_report(report: &Report) -> String {
         text.push_str(&shown_loaded(loaded));
     }
     if report.repaired > 0 {
-        let _ = writeln!(text, "{} cells were put right by a repair behind it", count(report.repaired));
+        let _ = writeln!(text, "a repair behind it put {} right", plural(report.repaired, "cell"));
     }
     if let Some(reconciled) = &report.reconciled {
         let _ = writeln!(text, "\nthe set, held against its own archive:");
@@ -160,12 +164,36 @@ fn shown_report(report: &Report) -> String {
     text
 }
 
-fn shown_seeded(seeded: &Seeded) -> String {
-    let (rows, files) = (count(seeded.rows), count(seeded.files));
-    if seeded.before {
-        return format!("archive: was made before, {rows} events in {files} files\n");
+/// What --confirm would do, in order, and what of it is done.
+fn steps(plan: &Plan) -> String {
+    let (into, from) = (&plan.into, &plan.from);
+    if plan.loaded {
+        return format!(
+            "{into} is made and loaded; --confirm reconciles it with its own archive, and repairs it. Readers go by it after \
+             `recount switch --to {into} --confirm`\n"
+        );
     }
-    let mut text = format!("archive: made, {rows} events in {files} files\n");
+    let done = |done: bool| if done { " (done)" } else { "" };
+    let made = plan.tables.iter().all(|table| table.exists);
+    format!(
+        "\nnothing was changed. --confirm does this, in this order; broken off, the same command goes on:\n  \
+           1. the archive of {from} reads the stream to its tip{seeded}\n  \
+           2. the tables of {into} are made{tables}\n  \
+           3. {into} gets an archive of its own: every event of {from}'s, judged anew by the new definition{seeded}\n  \
+           4. its totals are loaded from that\n  \
+           5. it is reconciled with its own archive, and repaired\n\
+         {from} stays as it is, and readers go on with it until `recount switch`\n",
+        seeded = done(plan.seeded),
+        tables = done(made),
+    )
+}
+
+fn shown_seeded(seeded: &Seeded) -> String {
+    let (rows, files) = (plural(seeded.rows, "event"), plural(seeded.files, "file"));
+    if seeded.before {
+        return format!("archive: was made before, {rows} in {files}\n");
+    }
+    let mut text = format!("archive: made, {rows} in {files}\n");
     for (n, what) in [
         (seeded.quarantined, "records that this definition cannot judge: in the set's quarantine"),
         (seeded.rescued, "records from quarantine that this definition can judge"),
@@ -186,14 +214,15 @@ fn shown_loaded(loaded: &LoadReport) -> String {
     }
     let LoadReport { cells, as_numbers, counted, counted_before, .. } = loaded;
     let mut text = format!(
-        "totals: loaded, {} cells; {} events as numbers, {} counted, {} counted before\n",
-        count(*cells),
-        count(*as_numbers),
+        "totals: loaded, {}; {} as numbers, {} counted, {} counted before\n",
+        plural(*cells, "cell"),
+        plural(*as_numbers, "event"),
         count(*counted),
         count(*counted_before)
     );
     if loaded.left > 0 {
-        let _ = writeln!(text, "  {} cells were left to the repair: the live stream was faster", count(loaded.left));
+        let _ =
+            writeln!(text, "  left to the repair: {}, since the live stream was faster", plural(loaded.left, "cell"));
     }
     text
 }
@@ -239,4 +268,72 @@ fn shown_comparison(comparison: &Comparison) -> String {
         let _ = writeln!(text, "and {} more; --format json lists them", count(more));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rebuild::TablePlan;
+
+    #[test]
+    fn a_plan_says_what_happens_in_which_order_and_what_of_it_is_done() {
+        let plan = |seeded, loaded| Plan {
+            from: "base".parse().unwrap(),
+            into: "tokyo".parse().unwrap(),
+            definition: "0123456789abcdef".to_owned(),
+            differences: vec!["time_zone: UTC becomes Asia/Tokyo".to_owned()],
+            events: 12_345,
+            files: 1,
+            bytes: 3 << 20,
+            months: ["2026-10".parse().unwrap(), "2026-11".parse().unwrap()].into(),
+            counted_at_most: 1,
+            tables: vec![TablePlan { name: "recount-totals-tokyo".to_owned(), exists: seeded }],
+            seeded,
+            loaded,
+        };
+        let shown = |seeded, loaded| {
+            shown_report(&Report {
+                confirmed: false,
+                plan: plan(seeded, loaded),
+                seeded: None,
+                loaded: None,
+                repaired: 0,
+                reconciled: None,
+                comparison: None,
+                next: Vec::new(),
+            })
+        };
+        insta::assert_snapshot!(shown(false, false), @r"
+        rebuild tokyo from base, definition 0123456789abcdef
+          time_zone: UTC becomes Asia/Tokyo
+        archive: 12,345 events in 1 file of 3 MiB together, 2026-10 to 2026-11
+        totals: 1 event within the ledger's reach, counted one by one at most; older ones go in as one number per cell
+        table recount-totals-tokyo: to be made
+
+        nothing was changed. --confirm does this, in this order; broken off, the same command goes on:
+          1. the archive of base reads the stream to its tip
+          2. the tables of tokyo are made
+          3. tokyo gets an archive of its own: every event of base's, judged anew by the new definition
+          4. its totals are loaded from that
+          5. it is reconciled with its own archive, and repaired
+        base stays as it is, and readers go on with it until `recount switch`
+        ");
+        let steps = |seeded, loaded| steps(&plan(seeded, loaded));
+        assert_eq!(steps(true, false).matches(" (done)").count(), 3);
+        insta::assert_snapshot!(steps(true, true), @"tokyo is made and loaded; --confirm reconciles it with its own archive, and repairs it. Readers go by it after `recount switch --to tokyo --confirm`");
+    }
+
+    /// There is no file with the definition where a stack has it.
+    #[cfg(feature = "aws")]
+    #[tokio::test]
+    async fn the_definition_in_use_is_that_of_the_stack() {
+        let toml = "# said so\n[source]\ntable = \"scans\"\nkey = [\"id\"]\n[fold]\ngroup_by = \"project\"\n";
+        let (sdk, stack) = crate::testing_aws::deployed(toml);
+        let mut settings = stack.settings.clone();
+        settings.definition = "there is no such file.toml".to_owned();
+        let definition = recount_schemas::Definition::parse(toml, "recount.toml").unwrap();
+        let context = Context::new(&sdk, settings, definition, recount_schemas::host::SystemHost::shared());
+        assert!(matches!(in_use(&context).await, Err(CommandError::Context(ContextError::Unreadable { .. }))));
+        assert_eq!(in_use(&Context { stack: Some(stack), ..context }).await.unwrap(), toml);
+    }
 }

@@ -9,6 +9,7 @@ use recount_schemas::{QuarantineCode, ShardId};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit};
+use super::tables::plural;
 use crate::context::Context;
 use crate::progress::Says;
 use crate::redrive::{Ask, RedriveError, Report, redrive};
@@ -84,7 +85,7 @@ pub fn table(report: &Report) -> String {
     let mut line = |words: String| {
         let _ = writeln!(text, "{words}"); // writing to a string cannot fail
     };
-    line(format!("{} records in quarantine, {} put through before", report.examined, report.done_before));
+    line(format!("{} in quarantine, {} put through before", plural(report.examined, "record"), report.done_before));
     for (was, records) in &report.ready {
         line(format!("{records:>8}  {was}: understood now"));
     }

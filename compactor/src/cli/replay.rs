@@ -11,6 +11,7 @@ use recount_schemas::terminal::{shown, shown_line};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit};
+use super::tables::plural;
 use crate::context::Context;
 use crate::progress::Says;
 use crate::replay::{Ask, Question, ReplayError, Report, When, replay};
@@ -138,7 +139,7 @@ pub fn table(report: &Report) -> String {
         let _ = writeln!(text, "{name:<13}{value}"); // writing to a string cannot fail
     };
     let question = &report.question;
-    line("into", format!("{}, {} shards", shown(&question.into), report.shards));
+    line("into", format!("{}, {}", shown(&question.into), plural(report.shards as u64, "shard")));
     let when = |us: Option<i64>, none: &str| us.map_or_else(|| none.to_owned(), instant);
     line(
         "created",

@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{self, drawn, grouped, header, table};
+use super::tables::{self, drawn, grouped, header, plural, table};
 use crate::context::Context;
 use crate::contributions::Scope;
 use crate::progress::Says;
 use crate::reconcile::{Report as Reconciliation, Verdict, reconcile};
-use crate::sets::{self, Sets, home};
+use crate::sets::{self, HomeLine, Sets, home};
 
 /// What is typed.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -124,22 +124,16 @@ pub async fn sets(context: &Context, format: Format, out: &mut (dyn Write + Send
 }
 
 fn shown_sets(report: &Sets) -> String {
-    let names = ["home", "", "definition", "totals", "state", "events", "archive behind", "consumer behind"];
-    let mut lines = table(&header(&names, &[]), 5);
-    let shards = |n: u64| if n == 0 { "no".to_owned() } else { format!("{n} shards") };
+    let names = ["home", "state", "definition", "totals", "events", "archive behind", "consumer behind"];
+    let mut lines = table(&header(&names, &[]), 4);
+    let shards = |n: u64| if n == 0 { "no".to_owned() } else { plural(n, "shard") };
     let mut errors = String::new();
     for line in &report.sets {
-        let state = match (line.entries, line.loaded) {
-            (0, _) => "begun",
-            (_, true) => "in use",
-            (_, false) => "not loaded",
-        };
         lines.add_row([
             line.home.to_string(),
-            if line.current { "current".to_owned() } else { String::new() },
+            state(line).to_owned(),
             line.definition.as_deref().unwrap_or("-").chars().take(12).collect(),
             shown(&line.totals),
-            if line.home == Home::Base { "base".to_owned() } else { state.to_owned() },
             grouped(i64::try_from(line.events).unwrap_or(i64::MAX)),
             shards(line.archive_behind),
             shards(line.consumer_behind),
@@ -148,13 +142,43 @@ fn shown_sets(report: &Sets) -> String {
             let _ = writeln!(errors, "{}: {}", line.home, shown_line(error));
         }
     }
-    format!("{}\n{errors}", drawn(&lines))
+    let mut text = format!("{}\n{errors}", drawn(&lines));
+    let others = |wanted: &str| report.sets.iter().any(|line| state(line) == wanted);
+    // Writing to a string cannot fail.
+    if others(LOADED) {
+        let _ = writeln!(
+            text,
+            "{LOADED}: `recount switch --to HOME` holds it against its archive; with --confirm readers go by it then"
+        );
+    }
+    if others(LOADING) || others(BEGUN) {
+        let _ = writeln!(
+            text,
+            "{BEGUN}, {LOADING}: `recount rebuild --into HOME --confirm` goes on; until then switch refuses it"
+        );
+    }
+    text
+}
+
+/// What a home is fit for.
+const IN_USE: &str = "in use";
+const LOADED: &str = "loaded";
+const LOADING: &str = "loading";
+const BEGUN: &str = "begun";
+
+/// Readers go by one; a base is always fit for that; a set has no log yet, or no totals yet, or both.
+fn state(line: &HomeLine) -> &'static str {
+    match (line.current, line.entries, line.loaded) {
+        (true, ..) => IN_USE,
+        (_, _, true) => LOADED,
+        (_, 0, false) => BEGUN,
+        (_, _, false) => LOADING,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sets::HomeLine;
 
     #[test]
     fn homes_as_a_table() {
@@ -165,20 +189,31 @@ mod tests {
             totals: "recount-totals".to_owned(),
             entries: 3,
             events: 12_345,
-            loaded: !current,
+            loaded: true,
             archive_behind: 0,
             consumer_behind: u64::from(current) * 2,
             error: error.map(str::to_owned),
         };
-        let report = Sets { sets: vec![line("base", false, Some("gone\u{1b}[31m")), line("tokyo", true, None)] };
+        let report = Sets {
+            sets: vec![
+                line("base", true, Some("gone\u{1b}[31m")),
+                line("tokyo", false, None),
+                HomeLine { loaded: false, ..line("utc", false, None) },
+                HomeLine { loaded: false, entries: 0, ..line("x", false, None) },
+            ],
+        };
         insta::assert_snapshot!(shown_sets(&report), @r"
-        ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-         home              definition     totals           state        events   archive behind   consumer behind
-        ══════════════════════════════════════════════════════════════════════════════════════════════════════════
-         base              0123456789ab   recount-totals   base         12,345               no                no
-         tokyo   current   0123456789ab   recount-totals   not loaded   12,345               no          2 shards
-        ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+        ─────────────────────────────────────────────────────────────────────────────────────────────
+         home    state     definition     totals           events   archive behind   consumer behind
+        ═════════════════════════════════════════════════════════════════════════════════════════════
+         base    in use    0123456789ab   recount-totals   12,345               no          2 shards
+         tokyo   loaded    0123456789ab   recount-totals   12,345               no                no
+         utc     loading   0123456789ab   recount-totals   12,345               no                no
+         x       begun     0123456789ab   recount-totals   12,345               no                no
+        ─────────────────────────────────────────────────────────────────────────────────────────────
         base: gone\u{1b}[31m
+        loaded: `recount switch --to HOME` holds it against its archive; with --confirm readers go by it then
+        begun, loading: `recount rebuild --into HOME --confirm` goes on; until then switch refuses it
         ");
     }
 
@@ -186,19 +221,11 @@ mod tests {
     #[cfg(feature = "aws")]
     #[tokio::test]
     async fn the_base_of_a_stack_is_opened_by_the_definition_in_use() {
-        use crate::stack;
-        use recount_schemas::definition::given;
         use recount_schemas::host::SystemHost;
 
         let toml =
             |group: &str| format!("[source]\ntable = \"scans\"\nkey = [\"id\"]\n[fold]\ngroup_by = \"{group}\"\n");
-        let deployed = format!("{}{}", given::PREFIX, given::base64(&toml("project")));
-        let sdk = crate::testing_aws::sdk(move |asked| {
-            let here = asked.line.starts_with("GET /2015-03-31/functions/consumer-1/configuration");
-            let environment = serde_json::json!({ "Environment": { "Variables": { given::VARIABLE: deployed } } });
-            if here { (200, environment.to_string()) } else { (404, String::new()) }
-        });
-        let stack = stack::read("recount", "CREATE_COMPLETE", &stack::tests::outputs()).unwrap();
+        let (sdk, stack) = crate::testing_aws::deployed(&toml("project"));
         let set = stack.settings.of_set(&"tokyo".parse().unwrap());
         let settings = recount_schemas::Settings { definition: "there is no such file.toml".to_owned(), ..set };
         let definition = recount_schemas::Definition::parse(&toml("owner"), "tokyo").unwrap();

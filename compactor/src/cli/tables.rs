@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
-use recount_schemas::{Amount, Definition, Delta};
+use recount_schemas::{Amount, Definition, Delta, Group, Year};
 
 use crate::archive::ArchiveReport;
 use crate::explain::{Event, Summary};
@@ -16,6 +16,7 @@ use crate::repair::apply::{CellReport, Step};
 use crate::repair::holes::Withheld;
 use crate::repair::proof::Proof;
 use crate::usage::Usage;
+pub(super) use recount_schemas::terminal::{grouped, plural};
 use recount_schemas::terminal::{shown, shown_line};
 
 /// Event IDs that a table names per finding. JSON has more.
@@ -48,28 +49,26 @@ pub(super) fn header(names: &[&str], measures: &[String]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).chain(measures.iter().map(|measure| shown(measure))).collect()
 }
 
-/// `1234567` as `1,234,567`.
-pub(super) fn grouped(n: i64) -> String {
-    let digits = n.unsigned_abs().to_string();
-    let mut text = String::new();
-    if n < 0 {
-        text.push('-');
-    }
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 fn measures(definition: &Definition) -> Vec<String> {
     definition.measures.iter().map(|measure| measure.attribute.clone()).collect()
 }
 
 fn sums(measures: &[String], sums: &BTreeMap<String, Amount>) -> Vec<String> {
     measures.iter().map(|measure| sums.get(measure).copied().unwrap_or_default().to_string()).collect()
+}
+
+/// What is said where there are no totals of a group, or of a year: it may never have existed, and zero is what it has.
+pub fn no_totals(group: Option<&Group>, year: Option<Year>) -> String {
+    let year = year.map_or_else(String::new, |year| format!(" in {year}"));
+    match group {
+        Some(group) => {
+            let group = shown(group.as_str());
+            format!(
+                "no event of group {group} has been counted{year}; `recount usage` lists the groups that have any\n"
+            )
+        }
+        None => format!("no event has been counted{year}\n"),
+    }
 }
 
 /// Live or recounted totals.
@@ -120,7 +119,7 @@ pub fn reconciliation(report: &Reconciliation) -> String {
         let _ = writeln!(text, "{}\n", drawn(&table)); // writing to a string cannot fail
     }
     if report.more_cells > 0 {
-        let _ = writeln!(text, "{} more cells with findings are not listed", report.more_cells);
+        let _ = writeln!(text, "not listed: {} with findings", plural(report.more_cells, "more cell"));
     }
     let what = match report.verdict {
         Verdict::Clean => "clean: every total equals its archived events".to_owned(),
@@ -140,10 +139,6 @@ pub fn reconciliation(report: &Reconciliation) -> String {
         let _ = writeln!(text, "{coverage}");
     }
     text
-}
-
-pub(super) fn plural(n: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(i64::try_from(n).unwrap_or(i64::MAX)), if n == 1 { "" } else { "s" })
 }
 
 fn finding_row(finding: &Finding, first: bool) -> Vec<String> {
@@ -266,7 +261,11 @@ pub fn repair(report: &Repair) -> String {
         let cells = plural(named.plan.cells.len() as u64, "cell");
         let _ = writeln!(text, "plan {} ({cells})\n{}", named.hash, drawn(&table));
         if named.plan.cells.len() > CELLS {
-            let _ = writeln!(text, "… and {} more cells (--format json has all)", named.plan.cells.len() - CELLS);
+            let _ = writeln!(
+                text,
+                "… and {} (--format json has all)",
+                plural((named.plan.cells.len() - CELLS) as u64, "more cell")
+            );
         }
         text.push('\n');
     }
@@ -357,7 +356,8 @@ pub fn proof(hash: &str, proof: &Proof) -> String {
     let at = jiff::Timestamp::from_millisecond(proof.at_ms).map_or_else(|_| "-".to_owned(), |at| at.to_string());
     let mut text = format!("report {hash}\nof plan {}, applied by {at}\n{}\n", shown(&proof.plan), drawn(&table));
     if proof.cells.len() > CELLS {
-        let _ = writeln!(text, "… and {} more cells (--format json has all)", proof.cells.len() - CELLS);
+        let _ =
+            writeln!(text, "… and {} (--format json has all)", plural((proof.cells.len() - CELLS) as u64, "more cell"));
     }
     if proof.accept_loss {
         text.push_str("loss was accepted: numbers were lowered though the archive may have lost their events\n");
@@ -378,6 +378,11 @@ pub fn proof(hash: &str, proof: &Proof) -> String {
     text
 }
 
+/// Whether neither the totals nor the ledger have anything of it.
+fn is_nothing(summary: &Summary) -> bool {
+    summary.unarchived == 0 && summary.void == 0 && summary.number == Delta::zero(summary.number.sums.len())
+}
+
 /// The events that make a number.
 pub fn explanation(summary: &Summary, events: &[Event]) -> String {
     let names = ["created", "occurred", "event", "counted", "why", "shard", "sequence number"];
@@ -392,6 +397,12 @@ pub fn explanation(summary: &Summary, events: &[Event]) -> String {
             shown(event.shard_id.as_str()),
             shown(event.sequence_number.as_str()),
         ]);
+    }
+    if summary.archived == 0 && summary.undated == 0 && summary.as_of.is_none() && is_nothing(summary) {
+        let (group, month) = (shown(summary.group.as_str()), summary.month);
+        return format!(
+            "no event of group {group} in {month}: none is archived and none is counted; `recount usage {group}` has its months\n"
+        );
     }
     let mut text = format!("{}\n", drawn(&table));
     let more = summary.archived.saturating_sub(events.len() as u64);

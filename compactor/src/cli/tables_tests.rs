@@ -142,3 +142,26 @@ fn numbers_are_grouped() {
     let shown: Vec<String> = [0, 7, -999, 1_000, -1_234_567, i64::MIN].into_iter().map(grouped).collect();
     assert_eq!(shown, ["0", "7", "-999", "1,000", "-1,234,567", "-9,223,372,036,854,775,808"]);
 }
+
+#[test]
+fn a_group_without_any_event_is_said_to_have_none() {
+    let group: Group = "no\u{1b}such".parse().unwrap();
+    let said = no_totals(Some(&group), Year::new(2026)) + &no_totals(None, None);
+    insta::assert_snapshot!(said, @r"
+    no event of group no\u{1b}such has been counted in 2026; `recount usage` lists the groups that have any
+    no event has been counted
+    ");
+    let summary = |unarchived| Summary {
+        group: "acme".parse().unwrap(),
+        month: "2026-11".parse().unwrap(),
+        number: Delta::zero(1),
+        archived: 0,
+        counted: 0,
+        unarchived,
+        void: 0,
+        as_of: None,
+        undated: 0,
+    };
+    insta::assert_snapshot!(explanation(&summary(0), &[]), @"no event of group acme in 2026-11: none is archived and none is counted; `recount usage acme` has its months");
+    assert!(explanation(&summary(1), &[]).contains("1 key of the ledger not archived"));
+}

@@ -8,7 +8,7 @@ use recount_schemas::terminal::{shown, shown_line};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{delta, grouped};
+use super::tables::{delta, grouped, plural};
 use crate::context::Context;
 use crate::progress::Says;
 use crate::why::cells::Ledger;
@@ -60,11 +60,11 @@ fn told(report: &Report) -> String {
     let searched = &report.searched;
     let _ = write!(
         text,
-        "{}: {} files with {} rows searched, {} kept records read",
+        "{}: {} with {} searched, {} read",
         if report.is_found() { "found" } else { "not found: neither archived nor kept beside the archive" },
-        number(searched.files),
-        number(searched.rows),
-        number(searched.kept),
+        plural(searched.files, "file"),
+        plural(searched.rows, "row"),
+        plural(searched.kept, "kept record"),
     );
     if searched.kept_unread > 0 {
         let _ = write!(text, ", {} more of them not", number(searched.kept_unread));

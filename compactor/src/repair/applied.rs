@@ -50,7 +50,9 @@ pub enum AppliedError {
     #[error("there are more than {MAX_REPORTS} repair reports, or {MAX_KEYS} keys in them, under {}", plan::PREFIX)]
     TooMany,
     /// Others kept theirs all the time.
-    #[error("{0} was replaced {TRIES} times while it was written: the plan is being applied by many at once; apply it again")]
+    #[error(
+        "{0} was replaced {TRIES} times while it was written: the plan is being applied by many at once; apply it again"
+    )]
     Busy(String),
 }
 

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use recount_schemas::Cell;
 use serde::{Deserialize, Serialize};
 
-use crate::bucket::{BucketError, Objects};
+use crate::bucket::{BucketError, Listing, Objects};
 use crate::context::Context;
 use crate::contributions::Scope;
 use crate::progress::{Says, Work};
@@ -34,6 +34,10 @@ use apply::{Applier, ApplyError, CellReport};
 use holes::Withheld;
 use plan::{FORMAT, MAX_BYTES, Plan, PlanError};
 use proof::{Proof, ProofError};
+
+/// How many plans are named where the one that was asked for is not there; and the most pages of names that are looked at for that.
+const NEWEST: usize = 3;
+const MAX_PAGES: usize = 20;
 
 /// Most plans that one repair applies.
 pub const ROUNDS: u32 = 3;
@@ -199,10 +203,28 @@ pub async fn repair_by(
 
 /// Fetches a plan by its name from the bucket.
 pub async fn fetch(context: &Context, hash: &str) -> Result<Plan, RepairError> {
-    let key = Plan::object_key(hash);
-    let missing = || PlanError::Malformed { name: key.clone(), why: "it is not in the bucket".to_owned() };
-    let bytes = context.bucket.get(&key, MAX_BYTES).await?.ok_or_else(missing)?;
-    Ok(Plan::read_named(hash, &bytes, &context.definition)?)
+    match context.bucket.get(&Plan::object_key(hash), MAX_BYTES).await? {
+        Some(bytes) => Ok(Plan::read_named(hash, &bytes, &context.definition)?),
+        None => {
+            let (hash, place) = (hash.to_owned(), context.bucket.uri(plan::PREFIX));
+            Err(PlanError::Absent { hash, place, newest: newest(&context.bucket).await? }.into())
+        }
+    }
+}
+
+/// The plans that were kept last, the newest first, by the hashes that are their names.
+async fn newest<O: Objects>(objects: &O) -> Result<Vec<String>, BucketError> {
+    let mut newest: Vec<(i64, String)> = Vec::new();
+    let mut listing = Listing::new(objects, plan::PREFIX);
+    for _ in 0..MAX_PAGES {
+        let Some(page) = listing.next_page().await? else { break };
+        let plans =
+            page.iter().filter_map(|listed| Some((listed.meta.modified_ms, Plan::named(&listed.key)?.to_owned())));
+        newest.extend(plans);
+        newest.sort_by(|a, b| b.cmp(a));
+        newest.truncate(NEWEST);
+    }
+    Ok(newest.into_iter().map(|(_, hash)| hash).collect())
 }
 
 /// The cells that are left as they are, as the archive's log says now.
@@ -258,4 +280,22 @@ async fn keep(
         reconciled: reconciled.into(),
     };
     Ok(proof.keep(&context.bucket).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::memory::Memory;
+
+    #[tokio::test]
+    async fn a_plan_that_is_not_there_is_said_with_those_that_are() {
+        let objects = Memory::new();
+        let absent = |newest| PlanError::Absent { hash: "c".repeat(64), place: "s3://b/plans/".to_owned(), newest };
+        insta::assert_snapshot!(absent(newest(&objects).await.unwrap()), @"there is no plan cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc in s3://b/plans/, nor any other; `recount repair` makes one, and says its hash");
+        for digit in ["a", "b"] {
+            objects.put(&Plan::object_key(&digit.repeat(64)), Bytes::new()).await.unwrap();
+            objects.put(&Plan::report_key(&digit.repeat(64)), Bytes::new()).await.unwrap();
+        }
+        insta::assert_snapshot!(absent(newest(&objects).await.unwrap()), @"there is no plan cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc in s3://b/plans/; the newest there: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb, aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; `recount repair` makes one, and says its hash");
+    }
 }

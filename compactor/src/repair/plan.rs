@@ -103,6 +103,19 @@ pub enum PlanError {
         /// What is wrong.
         why: String,
     },
+    /// There is none of this name.
+    #[error(
+        "there is no plan {hash} in {place}{}; `recount repair` makes one, and says its hash",
+        if newest.is_empty() { ", nor any other".to_owned() } else { format!("; the newest there: {}", newest.join(", ")) }
+    )]
+    Absent {
+        /// The hash that was asked for.
+        hash: String,
+        /// Where plans are.
+        place: String,
+        /// The hashes of the newest plans that are there.
+        newest: Vec<String>,
+    },
     /// It is not the plan that its name says: somebody changed it.
     #[error("{name} holds another plan: its content has the hash {found}; it was changed, make a new plan")]
     OtherContent {
@@ -215,6 +228,12 @@ impl Plan {
     /// Where it is kept in the bucket.
     pub fn object_key(hash: &str) -> String {
         format!("{PREFIX}{hash}.json")
+    }
+
+    /// The hash in the name of a plan.
+    pub fn named(key: &str) -> Option<&str> {
+        let hash = key.strip_prefix(PREFIX)?.strip_suffix(".json")?;
+        (hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit())).then_some(hash)
     }
 
     /// Where its report is kept.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
-use recount_schemas::{Definition, causes};
+use aws_sdk_cloudformation::config::ProvideCredentials;
+use recount_schemas::causes;
 
-use super::{Stack, StackError, in_use, read};
+use super::{InUse, Stack, StackError, in_use, read};
 
 /// How long one attempt of a request may take.
 const ATTEMPT: Duration = Duration::from_secs(20);
@@ -35,17 +36,35 @@ pub async fn stack(sdk: &SdkConfig, name: &str) -> Result<Stack, StackError> {
                 error.code() == Some("ValidationError") && error.message().is_some_and(|m| m.contains("does not exist"))
             });
             return Err(match unknown {
-                true => StackError::Unknown(name.to_owned()),
+                true => missing(sdk, name).await,
                 false => failed(name, "the outputs", &causes(&error)),
             });
         }
     };
-    let stack = answer.stacks().first().ok_or_else(|| StackError::Unknown(name.to_owned()))?;
+    let stack = answer.stacks().first();
+    let Some(stack) = stack else { return Err(missing(sdk, name).await) };
     let pair = |output: &aws_sdk_cloudformation::types::Output| {
         Some((output.output_key()?.to_owned(), output.output_value()?.to_owned()))
     };
     let outputs: BTreeMap<String, String> = stack.outputs().iter().filter_map(pair).collect();
     read(name, stack.stack_status().map_or("", |status| status.as_str()), &outputs)
+}
+
+/// That there is no such stack, and where there is none. A key's ID is no secret; `aws sts get-access-key-info` says its account.
+async fn missing(sdk: &SdkConfig, name: &str) -> StackError {
+    let region = sdk.region().map_or_else(|| "no region".to_owned(), |region| format!("region {region}"));
+    let credentials = match sdk.credentials_provider() {
+        Some(provider) => provider.provide_credentials().await.ok(),
+        None => None,
+    };
+    let account = match &credentials {
+        Some(credentials) => match credentials.account_id() {
+            Some(account) => format!("account {}", account.as_str()),
+            None => format!("the account of access key {}", credentials.access_key_id()),
+        },
+        None => "an account without credentials".to_owned(),
+    };
+    StackError::Unknown { stack: name.to_owned(), region, account }
 }
 
 /// The environment of a function.
@@ -61,12 +80,12 @@ pub async fn environment(
 }
 
 /// The definition in use in a deployment's base: the one that its consumer has.
-pub async fn definition(sdk: &SdkConfig, stack: &Stack) -> Result<Definition, StackError> {
+pub async fn definition(sdk: &SdkConfig, stack: &Stack) -> Result<InUse, StackError> {
     let environment = environment(&lambda(sdk), &stack.name, &stack.consumer).await?;
     let in_use = in_use(&stack.consumer, &environment)?;
     match in_use.set {
         Some(set) => Err(StackError::OfASet { function: stack.consumer.clone(), set }),
-        None => Ok(in_use.definition),
+        None => Ok(in_use),
     }
 }
 
@@ -110,13 +129,13 @@ mod tests {
         let sdk = sdk(|asked| aws(&asked));
         let found = stack(&sdk, "recount").await.unwrap();
         assert_eq!((found.settings.totals.as_str(), found.mapping.len()), ("totals-1", 36));
-        assert_eq!(definition(&sdk, &found).await.unwrap().table, "scans");
+        assert_eq!(definition(&sdk, &found).await.unwrap().definition.table, "scans");
     }
 
     #[tokio::test]
     async fn an_unknown_stack_is_said_and_is_bad_usage() {
         let error = stack(&sdk(|asked| aws(&asked)), "elsewhere").await.unwrap_err();
-        insta::assert_snapshot!(error, @"there is no stack elsewhere in this account and region; check --stack, AWS_REGION and the credentials");
+        insta::assert_snapshot!(error, @"there is no stack elsewhere in region eu-north-1 of the account of access key a; check --stack (or RECOUNT_STACK), AWS_REGION and AWS_PROFILE; `aws cloudformation list-stacks` names those that are there");
         assert!(error.is_usage());
         let error = stack(
             &sdk(|_| {

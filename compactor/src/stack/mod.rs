@@ -52,8 +52,18 @@ pub struct Stack {
 #[derive(Debug, thiserror::Error)]
 pub enum StackError {
     /// There is none.
-    #[error("there is no stack {0} in this account and region; check --stack, AWS_REGION and the credentials")]
-    Unknown(String),
+    #[error(
+        "there is no stack {stack} in {region} of {account}; check --stack (or {VARIABLE}), AWS_REGION and AWS_PROFILE; `aws cloudformation \
+         list-stacks` names those that are there"
+    )]
+    Unknown {
+        /// Its name.
+        stack: String,
+        /// The region that was asked.
+        region: String,
+        /// Whose: the account, or the credentials that stand for it.
+        account: String,
+    },
     /// It is not one of ours, or not made yet.
     #[error(
         "stack {stack} ({status}) has no outputs {}; it is not a stack of infra/aws/template.yaml, or its deployment has not ended",
@@ -159,6 +169,8 @@ pub fn read(name: &str, status: &str, outputs: &BTreeMap<String, String>) -> Res
 pub struct InUse {
     /// The definition.
     pub definition: Definition,
+    /// Its text.
+    pub text: String,
     /// The set that the function works on, if it is not the base.
     pub set: Option<SetName>,
 }
@@ -166,13 +178,11 @@ pub struct InUse {
 /// The definition that a function has in its environment.
 pub fn in_use(function: &str, environment: &BTreeMap<String, String>) -> Result<InUse, StackError> {
     let lookup = |name: &str| environment.get(name).filter(|value| !value.trim().is_empty()).cloned();
-    if lookup(given::VARIABLE).is_none() {
-        return Err(StackError::NoDefinition(function.to_owned()));
-    }
-    let no_file = |_: &str| Err::<&[u8], _>(std::io::Error::from(std::io::ErrorKind::NotFound));
-    let definition = given::deployed(lookup, "", no_file)
-        .map_err(|source| StackError::Definition { function: function.to_owned(), source })?;
-    Ok(InUse { definition, set: lookup(Settings::SET).and_then(|set| set.parse().ok()) })
+    let wrong = |source| StackError::Definition { function: function.to_owned(), source };
+    let value = lookup(given::VARIABLE).ok_or_else(|| StackError::NoDefinition(function.to_owned()))?;
+    let text = given::text(&value).map_err(wrong)?;
+    let definition = Definition::parse(&text, given::VARIABLE).map_err(|error| wrong(error.into()))?;
+    Ok(InUse { definition, text, set: lookup(Settings::SET).and_then(|set| set.parse().ok()) })
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! What `find` does, in a build without the feature `aws`: it says so.
 
 use aws_config::SdkConfig;
-use recount_schemas::Definition;
 
-use super::{Stack, StackError};
+use super::{InUse, Stack, StackError};
 
 /// Nobody can be asked.
 pub async fn stack(_: &SdkConfig, name: &str) -> Result<Stack, StackError> {
@@ -11,6 +10,6 @@ pub async fn stack(_: &SdkConfig, name: &str) -> Result<Stack, StackError> {
 }
 
 /// Nobody can be asked.
-pub async fn definition(_: &SdkConfig, stack: &Stack) -> Result<Definition, StackError> {
+pub async fn definition(_: &SdkConfig, stack: &Stack) -> Result<InUse, StackError> {
     Err(StackError::Unable(stack.name.clone()))
 }

@@ -212,7 +212,7 @@ fn reports_as_tables() {
      acme            1     34
      zebra "🦓"      2   1200
 
-    3 files, 1234 bytes below src in 0.2 s; 1 left out
+    3 files, 1,234 bytes below src in 0.2 s; 1 left out
     1 could not be read:
       src/x: permission denied
     "#);
@@ -240,7 +240,7 @@ fn reports_as_tables() {
      project         month  inserts  their bytes  in the end  their bytes
      project-0001  2026-11        9          900           8          850
 
-    9 inserts, 2 updates, 1 deletes; 1 duplicates, 0 out of order
+    9 inserts, 2 updates, 1 delete; 1 duplicate, 0 out of order
     13 into the stream in 0.5 s: 26 a second; seed 7
     ");
 }

@@ -2,7 +2,7 @@
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use recount_schemas::terminal::shown;
+use recount_schemas::terminal::{plural, shown};
 
 use crate::load::LoadReport;
 use crate::record::RecordReport;
@@ -21,7 +21,8 @@ pub fn record(report: &RecordReport) -> String {
     }
     let list = scan_ids.iter().take(3).map(|id| shown(id)).collect::<Vec<_>>().join(", ");
     let more = if *inserted > 3 { ", ..." } else { "" };
-    format!("{inserted} scans of {project} into table {table} in {seconds:.1} s: {list}{more}")
+    let inserted = plural(*inserted, "scan");
+    format!("{inserted} of {project} into table {table} in {seconds:.1} s: {list}{more}")
 }
 
 /// What was scanned.
@@ -33,7 +34,8 @@ pub fn scan(report: &ScanReport) -> String {
     let mut text = finish(&table, report.projects.len());
     let ScanReport { inserted, bytes, left_out, failed, seconds, .. } = report;
     let dir = shown(&report.dir);
-    text.push_str(&format!("\n\n{inserted} files, {bytes} bytes below {dir} in {seconds:.1} s; {left_out} left out"));
+    let (inserted, bytes) = (plural(*inserted, "file"), plural(*bytes, "byte"));
+    text.push_str(&format!("\n\n{inserted}, {bytes} below {dir} in {seconds:.1} s; {left_out} left out"));
     if *failed > 0 {
         text.push_str(&format!("\n{failed} could not be read:"));
         for error in report.errors.iter().take(MOST) {
@@ -53,7 +55,11 @@ pub fn load(report: &LoadReport) -> String {
     let mut text = finish(&table, report.tally.len());
     let LoadReport { target, seed, inserts, updates, deletes, duplicates, out_of_order, driven, .. } = report;
     text.push_str(&format!(
-        "\n\n{inserts} inserts, {updates} updates, {deletes} deletes; {duplicates} duplicates, {out_of_order} out of order"
+        "\n\n{}, {}, {}; {}, {out_of_order} out of order",
+        plural(*inserts, "insert"),
+        plural(*updates, "update"),
+        plural(*deletes, "delete"),
+        plural(*duplicates, "duplicate"),
     ));
     text.push_str(&format!(
         "\n{} into the {target} in {:.1} s: {:.0} a second; seed {seed}",

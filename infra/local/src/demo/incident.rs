@@ -11,7 +11,7 @@ use recount_producer::load::{LoadSettings, Operation, Plan, into_table};
 use recount_producer::table::Table;
 use recount_schemas::host::SharedHost;
 use recount_schemas::items;
-use recount_schemas::terminal::shown;
+use recount_schemas::terminal::{plural, shown};
 
 use super::DemoError;
 use crate::pipeline::Pipeline;
@@ -46,7 +46,8 @@ pub(super) async fn stage(
     pipeline.drained().await?;
     let crashes = pipeline.faults().crashed();
     say(&format!(
-        "the consumer crashed in the middle of {crashes} batches of {SCANS} new scans; the batches came again"
+        "the consumer crashed {}, in the middle of a batch of {SCANS} new scans; the batches came again",
+        plural(u64::from(crashes), "time"),
     ));
 
     let shards = shards(pipeline).await?;

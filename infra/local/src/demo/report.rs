@@ -5,7 +5,7 @@ use recount_compactor::reconcile::Report as Reconciliation;
 use recount_compactor::repair::Report as Repair;
 use recount_compactor::usage::Usage;
 use recount_schemas::Definition;
-use recount_schemas::terminal::shown_message;
+use recount_schemas::terminal::{plural, shown_message};
 use serde::Serialize;
 
 /// The most lines of totals that are shown.
@@ -26,7 +26,7 @@ pub enum Format {
 pub struct DemoReport {
     /// Scans recorded.
     pub produced: u64,
-    /// Records that the consumer counted, each once. Events that repair counted are not among them.
+    /// Events that the consumer counted, by the totals in the end. Those that the repair counted are not among them.
     pub applied: u64,
     /// Records that the consumer knew for duplicates.
     pub duplicates: u64,
@@ -129,14 +129,14 @@ impl Say {
 
     pub(super) fn rates(&self, rates: &Rates) {
         self.out(&format!(
-            "\n{} scans recorded in {:.1} s ({:.0}/s); relay and consumer, {} records behind by then, were done {:.1} s later;\n\
-             {} changes archived in {:.1} s ({:.0}/s). Overall {:.0} scans/s, bounded by {}.",
-            rates.items,
+            "\n{} recorded in {:.1} s ({:.0}/s); relay and consumer, {} behind by then, were done {:.1} s later;\n\
+             {} archived in {:.1} s ({:.0}/s). Overall {:.0} scans/s, bounded by {}.",
+            plural(rates.items, "scan"),
             rates.record_seconds,
             per_second(rates.items, rates.record_seconds),
-            rates.behind,
+            plural(rates.behind, "record"),
             rates.drain_seconds,
-            rates.archived,
+            plural(rates.archived, "change"),
             rates.archive_seconds,
             per_second(rates.archived, rates.archive_seconds),
             rates.overall(),
@@ -160,18 +160,18 @@ impl Say {
         }
         let (data, seconds) = (&report.data, report.seconds);
         self.out(&format!(
-            "\n{} scans recorded, {} counted by the consumer and {} by the repair, {} duplicates recognised, {} record in quarantine, \
-             {} changes archived, {seconds:.1} s.\n\n\
+            "\n{} recorded, {} counted by the consumer and {} by the repair, {} recognised, {} in quarantine, \
+             {} archived, {seconds:.1} s.\n\n\
              Everything is in {data}. The archive is plain Parquet, for example for the DuckDB command line, from here:\n\n  \
              duckdb -c \"SELECT group_key, month, count(*) AS events, sum(measure_bytes) AS bytes FROM read_parquet('{data}/s3/recount-archive/events/*/*/*.parquet', \
              hive_partitioning = true) WHERE class = 'insert' GROUP BY ALL ORDER BY ALL\"\n\n\
              To go on with it:  recount-local serve --data {data}   (another demo empties it)",
-            report.produced,
+            plural(report.produced, "scan"),
             report.applied,
             report.repaired_events,
-            report.duplicates,
-            report.quarantined,
-            report.archived,
+            plural(report.duplicates, "duplicate"),
+            plural(report.quarantined, "record"),
+            plural(report.archived, "change"),
         ));
     }
 }
