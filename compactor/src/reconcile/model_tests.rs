@@ -74,7 +74,7 @@ impl World {
         let origin = Origin {
             event_id: format!("event-{n}"),
             shard_id: "shardId-000000000000".parse().unwrap(),
-            sequence_number: format!("{n}5").parse().unwrap(),
+            sequence_number: (u64::from(n) * 10 + 5).to_string().parse().unwrap(),
             file: "conflicts/file".to_owned(),
         };
         let variant = (cell.lane, Archived { delta, origin, variant: true });
