@@ -51,7 +51,7 @@ const AT_ONCE: usize = 8;
 /// - It is never moved to a smaller version than it shows. Glue has no conditional update: two that race may still set it
 ///   back for a moment; the next run puts it right, and what it showed then is not deleted before the grace from that move.
 ///   A run lives shorter than the grace.
-/// - A month that shows its version already is left alone: the time of its move stands.
+/// - A month that shows its version already stays where it is, and the time of its move stands.
 pub trait Catalog: Send + Sync + Debug {
     /// What it is called, for people: it is noted in the archive (see [`noted`]).
     fn name(&self) -> String;

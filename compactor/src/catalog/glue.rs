@@ -7,13 +7,14 @@
 //! while the location shows the present version, and has shown newer ones than theirs for the grace; and a run that is slower than
 //! the grace is dead.
 //!
-//! A partition is created with the columns and formats that its table has at that moment, and so it is at each move.
+//! A partition is created with the columns and formats that its table has at that moment, and so it is at each move. One that has other
+//! columns than its table gets these where it is, once a call: should Glue not give them back as they were put, no run is kept by it.
 //!
 //! Requests that Glue throttles are sent again by the SDK, `ATTEMPTS` times in all; a month that somebody else changes at the same
 //! time is looked at again, `LOOKS` times in all. After that the run fails, and the next one tries again: nobody puts the next entry
 //! before this month is placed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -27,7 +28,7 @@ use recount_schemas::host::SharedHost;
 use recount_schemas::{Month, causes};
 
 use super::EVENTS_TABLE;
-use super::partition::{Partition, Step, made, moved, shown, step};
+use super::partition::{Column, Partition, Step, made, moved, shown, step};
 use crate::archive::finish::{Catalog, Shown};
 use crate::log::State;
 
@@ -59,19 +60,18 @@ impl Glue {
         Self { client, database: database.to_owned(), bucket: bucket.to_owned(), host }
     }
 
-    /// The partition of a month, if there is one. A missing table is an error, not a missing partition.
+    /// The partition of a month, if there is one; `None` also where there is no table.
     async fn partition(&self, month: Month) -> Result<Option<Partition>, String> {
         let ask = self.client.get_partition().database_name(&self.database).table_name(EVENTS_TABLE);
         match ask.partition_values(month.to_string()).send().await {
             Ok(answer) => {
                 let partition = answer.partition.unwrap_or_else(|| aws_sdk_glue::types::Partition::builder().build());
+                let columns = partition.storage_descriptor.as_ref().map(columns).unwrap_or_default();
                 let location = partition.storage_descriptor.and_then(|descriptor| descriptor.location);
                 let parameters = partition.parameters.unwrap_or_default();
-                Ok(Some(Partition { location: location.unwrap_or_default(), parameters }))
+                Ok(Some(Partition { location: location.unwrap_or_default(), parameters, columns }))
             }
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_entity_not_found_exception()) => {
-                self.descriptor().await.map(|_| None)
-            }
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_entity_not_found_exception()) => Ok(None),
             Err(error) => Err(self.failed("the partition of ", month, &causes(&error))),
         }
     }
@@ -92,32 +92,37 @@ impl Glue {
         }
     }
 
-    /// Makes a month show a version, if it does not show it or a newer one.
-    async fn place_month(&self, month: Month, version: u64) -> Result<(), String> {
+    /// Makes a month show a version, if it does not show it or a newer one; and have the columns of its table.
+    async fn place_month(&self, month: Month, version: u64, table: &StorageDescriptor) -> Result<(), String> {
+        let columns = columns(table);
+        let mut renewed = false;
         for _ in 0..LOOKS {
             let partition = self.partition(month).await?;
-            let input = match step(partition.as_ref(), &self.bucket, month, version) {
+            let to = match step(partition.as_ref(), &columns, &self.bucket, month, version) {
                 Step::Leave => return Ok(()),
-                Step::Create | Step::Move => self.input(month, partition.as_ref(), version).await?,
+                Step::Renew if renewed => return Ok(()),
+                Step::Renew => {
+                    renewed = true;
+                    partition.clone().unwrap_or_default()
+                }
+                Step::Create | Step::Move => {
+                    let shown = moved(partition.as_ref(), &self.bucket, month, version, self.host.now_ms());
+                    made(&self.bucket, month, &shown, &columns)
+                }
             };
+            let mut descriptor = table.clone();
+            descriptor.location = Some(to.location);
+            let input = PartitionInput::builder()
+                .values(month.to_string())
+                .storage_descriptor(descriptor)
+                .set_parameters(Some(to.parameters))
+                .build();
             match partition {
                 None => self.create(month, input).await?,
                 Some(_) => self.update(month, input).await?,
             }
         }
         Err(self.failed("", month, &format!("others moved its partition {LOOKS} times meanwhile")))
-    }
-
-    async fn input(&self, month: Month, partition: Option<&Partition>, version: u64) -> Result<PartitionInput, String> {
-        let to = made(&self.bucket, month, &moved(partition, &self.bucket, month, version, self.host.now_ms()));
-        let mut descriptor = self.descriptor().await?;
-        descriptor.location = Some(to.location);
-        let parameters: HashMap<String, String> = to.parameters;
-        Ok(PartitionInput::builder()
-            .values(month.to_string())
-            .storage_descriptor(descriptor)
-            .set_parameters(Some(parameters))
-            .build())
     }
 
     /// Creates a month's partition, unless somebody else did.
@@ -162,21 +167,37 @@ impl Glue {
     }
 }
 
+/// The columns of a table, or of a partition.
+fn columns(descriptor: &StorageDescriptor) -> Vec<Column> {
+    let column =
+        |column: &aws_sdk_glue::types::Column| (column.name.clone(), column.r#type.clone().unwrap_or_default());
+    descriptor.columns().iter().map(column).collect()
+}
+
 impl Catalog for Glue {
     fn name(&self) -> String {
         format!("Glue database {}", self.database)
     }
 
     fn place<'c>(&'c self, state: &'c State, months: &'c BTreeSet<Month>) -> BoxFuture<'c, Result<(), String>> {
-        let place = |month: &Month| self.place_month(*month, state.version(*month));
-        let placing: Vec<_> = months.iter().map(place).collect();
-        Box::pin(futures::stream::iter(placing).buffer_unordered(AT_ONCE).try_collect())
+        Box::pin(async move {
+            if months.is_empty() {
+                return Ok(());
+            }
+            let table = self.descriptor().await?;
+            let place = |month: &Month| self.place_month(*month, state.version(*month), &table);
+            let placing: Vec<_> = months.iter().map(place).collect();
+            futures::stream::iter(placing).buffer_unordered(AT_ONCE).try_collect().await
+        })
     }
 
     fn shown(&self, month: Month) -> BoxFuture<'_, Result<Option<Shown>, String>> {
         Box::pin(async move {
-            let partition = self.partition(month).await?;
-            Ok(partition.and_then(|partition| shown(&partition, &self.bucket, month)))
+            let Some(partition) = self.partition(month).await? else {
+                // A missing table is an error, not a missing partition.
+                return self.descriptor().await.map(|_| None);
+            };
+            Ok(shown(&partition, &self.bucket, month))
         })
     }
 }

@@ -151,7 +151,7 @@ async fn a_month_gets_its_partition_by_one_call_and_moves_by_one() {
     assert_eq!(lake.glue.shown(month()).await, Ok(None));
     lake.asked();
     lake.place(0).await.unwrap();
-    assert_eq!(lake.asked(), ["GetPartition", "GetTable", "GetTable", "CreatePartition", "GetPartition"]);
+    assert_eq!(lake.asked(), ["GetTable", "GetPartition", "CreatePartition", "GetPartition"]);
     let made = lake.partition();
     assert_eq!(made["StorageDescriptor"]["Location"], "s3://archive/events/month=2026-11/000000000000/");
     assert_eq!(made["StorageDescriptor"]["Columns"][0]["Name"], "event_id");
@@ -160,7 +160,7 @@ async fn a_month_gets_its_partition_by_one_call_and_moves_by_one() {
 
     lake.asked();
     lake.place(7).await.unwrap();
-    assert_eq!(lake.asked(), ["GetPartition", "GetTable", "BatchUpdatePartition", "GetPartition"]);
+    assert_eq!(lake.asked(), ["GetTable", "GetPartition", "BatchUpdatePartition", "GetPartition"]);
     assert_eq!(lake.partition()["StorageDescriptor"]["Location"], "s3://archive/events/month=2026-11/000000000007/");
     assert_eq!(lake.version().await, Some(7));
     // The move says what was shown before, and since when.
@@ -174,7 +174,7 @@ async fn a_late_writer_does_not_move_a_month_back() {
     lake.place(7).await.unwrap();
     lake.asked();
     lake.place(3).await.unwrap();
-    assert_eq!((lake.asked(), lake.version().await), (vec!["GetPartition".to_owned()], Some(7)));
+    assert_eq!((lake.asked(), lake.version().await), (vec!["GetTable".to_owned(), "GetPartition".to_owned()], Some(7)));
 }
 
 #[tokio::test]
@@ -241,4 +241,37 @@ async fn a_partition_by_somebody_else_is_put_right() {
     assert_eq!(lake.version().await, None);
     lake.place(2).await.unwrap();
     assert_eq!(lake.version().await, Some(2));
+}
+
+/// The table got the column of a measure, or another type of it, after the partition was made.
+#[tokio::test]
+async fn a_partition_gets_the_columns_of_its_table_where_it_is() {
+    let lake = Lake::new();
+    lake.place(3).await.unwrap();
+    lake.place(7).await.unwrap();
+    let before = lake.partition();
+    let column = json!({ "Name": "measure_bytes", "Type": "decimal(38,9)" });
+    let columns = json!([{ "Name": "event_id", "Type": "string" }, column]);
+    lake.held.lock().unwrap().tables.get_mut("events").unwrap()["StorageDescriptor"]["Columns"] = columns.clone();
+    lake.asked();
+    // Also by a late writer, who would not move it.
+    lake.place(3).await.unwrap();
+    assert_eq!(lake.asked(), ["GetTable", "GetPartition", "BatchUpdatePartition", "GetPartition"]);
+    let after = lake.partition();
+    assert_eq!(after["StorageDescriptor"]["Columns"], columns);
+    assert_eq!(after["StorageDescriptor"]["Location"], before["StorageDescriptor"]["Location"]);
+    assert_eq!(after["Parameters"], before["Parameters"]);
+    lake.place(7).await.unwrap();
+    assert_eq!(lake.asked(), ["GetTable", "GetPartition"]);
+}
+
+/// A catalog that gives columns back otherwise than they were put keeps nobody.
+#[tokio::test]
+async fn columns_are_given_once_a_call() {
+    let lake = Lake::new();
+    lake.held.lock().unwrap().partitions.insert("2026-11".to_owned(), partition(3));
+    lake.first("BatchUpdatePartition", Refuses("ConcurrentModificationException"));
+    lake.place(3).await.unwrap();
+    assert_eq!(lake.asked(), ["GetTable", "GetPartition", "BatchUpdatePartition", "GetPartition"]);
+    assert_eq!(lake.version().await, Some(3));
 }

@@ -8,7 +8,11 @@
 //! | --- | --- |
 //! | is not there | create it |
 //! | shows an older version, or does not say which | move it; what it says of earlier moves goes along |
+//! | shows this version, or a newer one, and has other columns than its table | give it the table's columns: location and parameters stand |
 //! | shows this version, or a newer one | leave it: the time of its move stands |
+//!
+//! Athena reads a partition by the partition's own columns. One that was made before its table got the column of a measure, or got it with another type,
+//! has NULL there, and a sum over it is of nothing.
 
 use std::collections::HashMap;
 
@@ -31,7 +35,12 @@ pub struct Partition {
     pub location: String,
     /// Its parameters.
     pub parameters: HashMap<String, String>,
+    /// Its columns, by name and type.
+    pub columns: Vec<Column>,
 }
+
+/// A column: its name and its type.
+pub type Column = (String, String);
 
 /// What is to be done about a month's partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +49,8 @@ pub enum Step {
     Create,
     /// Its location is moved.
     Move,
+    /// It gets the columns of its table, where it is.
+    Renew,
     /// Nothing.
     Leave,
 }
@@ -49,8 +60,8 @@ pub fn location(bucket: &str, month: Month, version: u64) -> String {
     format!("s3://{bucket}/{}", names::version(month, version))
 }
 
-/// What a partition has that shows this.
-pub fn made(bucket: &str, month: Month, shown: &Shown) -> Partition {
+/// What a partition of a table with these columns has that shows this.
+pub fn made(bucket: &str, month: Month, shown: &Shown, columns: &[Column]) -> Partition {
     let before: Vec<String> =
         shown.before.iter().map(|earlier| format!("{}@{}", earlier.version, earlier.at_ms)).collect();
     let parameters = [
@@ -59,7 +70,7 @@ pub fn made(bucket: &str, month: Month, shown: &Shown) -> Partition {
         (BEFORE.to_owned(), before.join(" ")),
     ];
     let parameters = parameters.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-    Partition { location: location(bucket, month, shown.version), parameters }
+    Partition { location: location(bucket, month, shown.version), parameters, columns: columns.to_vec() }
 }
 
 /// What a partition shows when it is moved to this version now. Of what it showed before, where it does not say it, nothing is
@@ -92,12 +103,13 @@ fn before(text: &str, version: u64) -> Option<Vec<Move>> {
     (ascending && moves.len() <= MOST).then_some(moves)
 }
 
-/// What is to be done so that a month shows `version`.
-pub fn step(partition: Option<&Partition>, bucket: &str, month: Month, version: u64) -> Step {
-    match partition.map(|partition| shown(partition, bucket, month)) {
-        None => Step::Create,
-        Some(Some(shown)) if shown.version >= version => Step::Leave,
-        Some(_) => Step::Move,
+/// What is to be done so that a month shows `version`, with the columns of its table.
+pub fn step(partition: Option<&Partition>, columns: &[Column], bucket: &str, month: Month, version: u64) -> Step {
+    let Some(partition) = partition else { return Step::Create };
+    match shown(partition, bucket, month) {
+        Some(shown) if shown.version >= version && partition.columns == columns => Step::Leave,
+        Some(shown) if shown.version >= version => Step::Renew,
+        _ => Step::Move,
     }
 }
 
@@ -110,7 +122,11 @@ mod tests {
     }
 
     fn at(version: u64) -> Partition {
-        made("b", month(), &Shown::first(version, 7))
+        made("b", month(), &Shown::first(version, 7), &columns())
+    }
+
+    fn columns() -> Vec<Column> {
+        [("event_id", "string"), ("measure_bytes", "decimal(38,9)")].map(|(name, of)| (name.into(), of.into())).to_vec()
     }
 
     #[test]
@@ -125,10 +141,10 @@ mod tests {
     #[test]
     fn a_partition_remembers_its_moves_through_its_parameters() {
         const DAY: i64 = 86_400_000;
-        let mut partition = made("b", month(), &moved(None, "b", month(), 0, 0));
+        let mut partition = made("b", month(), &moved(None, "b", month(), 0, 0), &[]);
         for day in 1..=100 {
             let shown = moved(Some(&partition), "b", month(), day as u64, day * DAY);
-            partition = made("b", month(), &shown);
+            partition = made("b", month(), &shown, &[]);
             assert_eq!(super::shown(&partition, "b", month()), Some(shown.clone()));
             let yesterdays = day as u64 - 1;
             assert_eq!(shown.left(yesterdays), Some(day * DAY));
@@ -177,9 +193,12 @@ mod tests {
             ),
             ("another month's", Some(other(&|p| p.location = p.location.replace("-11", "-10"))), 12, Step::Move),
             ("another bucket's", Some(other(&|p| p.location = p.location.replace("//b", "//c"))), 12, Step::Move),
+            ("without a column", Some(other(&|p| drop(p.columns.pop()))), 12, Step::Renew),
+            ("another type", Some(other(&|p| p.columns[1].1 = "double".into())), 3, Step::Renew),
+            ("behind, and without columns", Some(other(&|p| p.columns.clear())), 13, Step::Move),
             ("no number", Some(other(&|p| drop(p.parameters.insert(VERSION.into(), "-1".into())))), 12, Step::Move),
         ] {
-            assert_eq!(step(partition.as_ref(), "b", month(), wanted), expected, "{what}");
+            assert_eq!(step(partition.as_ref(), &columns(), "b", month(), wanted), expected, "{what}");
         }
     }
 }
