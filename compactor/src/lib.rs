@@ -19,6 +19,7 @@
 //! - [`contributions`]: archived rows as contributions to cells, in the order of the cells.
 //! - [`recompute`]: the archive folded into monthly and yearly totals.
 //! - [`reconcile`]: what is wrong with the live totals, event by event.
+//! - [`athena`]: the parts of both that an archive beyond one machine puts to Athena.
 //! - [`repair`]: putting it right, by a plan.
 //! - [`redrive`]: quarantined records through the path again, after a fix.
 //! - [`replay`]: archived changes back into a stream, and over to the live one.
@@ -37,6 +38,7 @@
 //!   [`cli`]: the command line.
 
 pub mod archive;
+pub mod athena;
 pub mod audit;
 pub mod backfill;
 pub mod bucket;

@@ -82,7 +82,7 @@ pub enum Format {
     Json,
 }
 
-/// What folds the archive.
+/// What reads the archive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
     /// This program.
@@ -137,11 +137,16 @@ Of all cells, what it finds is also kept as findings/findings.parquet, an event 
 
 Examples:
   recount reconcile --month 2026-11 --format json
+  recount reconcile --engine athena          for archives beyond one machine: by one query, whose files and rows are held against the log,
+                                             then event by event where a cell is not shown to be clean; for count = \"inserts\"
   recount reconcile --quarantined            the records in quarantine, and why; nothing is compared")]
     Reconcile {
         /// Which cells.
         #[command(flatten)]
         which: Which,
+        /// What reads the archive first.
+        #[arg(long, value_enum, default_value_t = Engine::Own, conflicts_with = "quarantined")]
+        engine: Engine,
         /// List the records that are in quarantine, and compare nothing.
         #[arg(long, conflicts_with_all = ["group", "month"])]
         quarantined: bool,
@@ -286,6 +291,19 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_listing_of_quarantine_needs_no_engine() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let engine = |line: &str| match parse(line) {
+            Ok(Command::Reconcile { engine, .. }) => Some(engine),
+            _ => None,
+        };
+        assert_eq!(engine("recount reconcile"), Some(Engine::Own));
+        assert_eq!(engine("recount reconcile --quarantined"), Some(Engine::Own));
+        assert_eq!(engine("recount reconcile --engine athena --month 2026-11 --group acme"), Some(Engine::Athena));
+        assert_eq!(engine("recount reconcile --engine athena --quarantined"), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::args::{Command, Engine, Format, PlanSource, Which, plan_source};
 use super::tables;
 use crate::archive::{ArchiveError, ArchiveReport};
+use crate::athena::AthenaError;
 use crate::audit::AuditError;
 use crate::backfill::BackfillError;
 use crate::bucket::BucketError;
@@ -20,9 +21,8 @@ use crate::explain::AsOfError;
 use crate::fsck::FsckError;
 use crate::progress::{Says, Work};
 use crate::rebuild::RebuildError;
-use crate::recompute::athena::AthenaError;
 use crate::recompute::{self, RecomputeError};
-use crate::reconcile::{ReconcileError, Verdict, evidence, reconcile};
+use crate::reconcile::{ReconcileError, Verdict, evidence, reconcile, reconcile_by_athena};
 use crate::repair::plan::{Plan, PlanError};
 use crate::repair::proof::{Proof, ProofError};
 use crate::repair::{Options, RepairError, Report as Repair, fetch, repair, repair_by};
@@ -203,7 +203,7 @@ impl CommandError {
             | Self::Backfill(BackfillError::Context(error))
             | Self::Reconcile(ReconcileError::Context(error))
             | Self::Repair(RepairError::Reconcile(ReconcileError::Context(error))) => exit_of_context(error),
-            Self::Athena(error) if error.is_usage() => Exit::Usage,
+            Self::Athena(error) | Self::Reconcile(ReconcileError::Athena(error)) if error.is_usage() => Exit::Usage,
             Self::Stack(error) if error.is_usage() => Exit::Usage,
             Self::Erase(error) if error.is_usage() => Exit::Usage,
             Self::Redrive(error) => super::redrive::exit(error),
@@ -282,8 +282,11 @@ pub async fn run(
             write(out, format, &listed, tables::quarantined)?;
             Ok(if listed.records.is_empty() { Exit::Clean } else { Exit::Findings })
         }
-        Command::Reconcile { which, .. } => {
-            let report = reconcile(context, &scope(which), says).await?.report;
+        Command::Reconcile { which, engine, .. } => {
+            let report = match engine {
+                Engine::Own => reconcile(context, &scope(which), says).await?.report,
+                Engine::Athena => reconcile_by_athena(context, &scope(which), says).await?.report,
+            };
             write(out, format, &report, tables::reconciliation)?;
             Ok(report.verdict.into())
         }
@@ -420,6 +423,17 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_asked_of_athena_is_bad_usage() {
+        for (error, exit) in [
+            (AthenaError::Net, Exit::Usage),
+            (AthenaError::Unset("RECOUNT_GLUE_DATABASE"), Exit::Usage),
+            (AthenaError::OtherFiles(vec!["2026-11".into()]), Exit::Undecided),
+        ] {
+            assert_eq!(CommandError::Reconcile(error.into()).exit(), exit);
+        }
+    }
+
+    #[test]
     fn how_a_repair_ends() {
         let cell = |lane| Cell { group: "acme".parse().unwrap(), month: "2026-11".parse().unwrap(), lane };
         let plan = |lanes: u16| Named {
@@ -455,6 +469,7 @@ mod tests {
                 quarantined: 0,
                 findings: Vec::new(),
                 more_cells: 0,
+                athena: None,
             })
         };
         for (what, plans, steps, reconciled, code) in [

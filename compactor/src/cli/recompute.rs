@@ -6,9 +6,10 @@ use std::io::Write;
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
 use super::tables::{self, grouped};
+use crate::athena::AthenaError;
 use crate::context::Context;
 use crate::progress::Says;
-use crate::recompute::athena::{AthenaError, Report};
+use crate::recompute::athena::Report;
 
 /// Runs it.
 pub async fn run(
@@ -21,8 +22,9 @@ pub async fn run(
     write(out, format, &report, |report| {
         let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
         let mut text = tables::usage(&report.totals, &context.definition);
-        let (files, rows, bytes) = (number(report.files), number(report.rows), number(report.scanned_bytes));
-        let entries = number(report.entries);
+        let asked = &report.asked;
+        let (files, rows, bytes) = (number(asked.files), number(asked.rows), number(asked.scanned_bytes));
+        let entries = number(asked.entries);
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,

@@ -10,7 +10,7 @@ use crate::archive::ArchiveReport;
 use crate::explain::{Event, Summary};
 use crate::recompute::Report as Recomputation;
 use crate::reconcile::evidence::Listed as Quarantine;
-use crate::reconcile::{Finding, Report as Reconciliation, Verdict, finding};
+use crate::reconcile::{ByAthena, Finding, Report as Reconciliation, Verdict, finding};
 use crate::repair::Report as Repair;
 use crate::repair::apply::{CellReport, Step};
 use crate::repair::holes::Withheld;
@@ -137,6 +137,15 @@ pub fn reconciliation(report: &Reconciliation) -> String {
     let _ = writeln!(text, "{what} ({cells}, {events} compared; {quarantined} in quarantine)");
     if let Some(coverage) = &report.coverage {
         let _ = writeln!(text, "{coverage}");
+    }
+    if let Some(ByAthena { asked, cells_read }) = &report.athena {
+        let (files, rows) = (plural(asked.files, "file"), plural(asked.rows, "row"));
+        let (bytes, cells) = (plural(asked.scanned_bytes, "byte"), plural(*cells_read, "cell"));
+        let query = shown(&asked.query);
+        let _ = writeln!(
+            text,
+            "Athena read {files} with {rows} ({bytes} scanned, query {query}); the events of {cells} were read here"
+        );
     }
     text
 }

@@ -36,6 +36,7 @@ fn report() -> Reconciliation {
         quarantined: 1,
         findings: vec![missing, unbacked],
         more_cells: 0,
+        athena: None,
     }
 }
 

@@ -102,6 +102,11 @@ impl<O: Objects> LogStore<O> {
     /// An entry that is missing is the end of the log only if none comes behind it; else the log is broken, and must not
     /// be written on: the hole's number would be given out again.
     pub async fn catch_up(&self, state: &mut State) -> Result<Vec<Kind>, StoreError> {
+        self.follow(state, |_| {}).await
+    }
+
+    /// The same, which shows each state that the log went through.
+    pub async fn follow(&self, state: &mut State, mut seen: impl FnMut(&State)) -> Result<Vec<Kind>, StoreError> {
         let mut kinds = Vec::new();
         loop {
             let batch = state.next..state.next + AHEAD;
@@ -117,6 +122,7 @@ impl<O: Objects> LogStore<O> {
                 let entry = Entry::from_bytes(state.next, &bytes)?;
                 kinds.push(entry.kind);
                 state.apply(entry, Digest::of(&bytes))?;
+                seen(state);
             }
         }
     }

@@ -1,24 +1,26 @@
-//! Cells compared without their rows: what the [summaries](crate::rows::summary) of the files say of a cell, held against its
-//! ledger and its number.
+//! Cells compared without their rows: what the [summaries](crate::rows::summary) of the files say of a cell, or
+//! [Athena](super::by_athena), held against its ledger and its number.
 //!
-//! The files without a summary are compared row by row, and what they add is taken out of this. Of the rest a cell is clean,
-//! just as it would be by its rows, if its number is their sum and
+//! The files without a summary are compared row by row, and what they add is taken out of this. (Of Athena there are none.) Of the rest a
+//! cell is clean, just as it would be by its rows, if its number is their sum and
 //!
 //! - the keys left of its ledger are as many as the rows and have the same sum of hashes: they are the same keys; or
-//! - each of them is among the greatest keys that the summaries name, and every other archived key is older than the ledger
+//! - each of them is among the greatest keys that are named, and every other archived key is older than the ledger
 //!   reaches back, and passed by the consumer: its page may have expired, and it is taken as counted.
 //!
 //! Everything else is looked at again, event by event: a cell that was written to meanwhile, a month whose pages are expiring, a
-//! conflict, a void key, and of course damage. So a summary decides nothing but what need not be read. It relies on what
+//! conflict, a void key, and of course damage. So this decides nothing but what need not be read. It relies on what
 //! the archive promises by itself, and fsck proves: that a file's summary is that of its rows, and that no key stands twice.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::io;
 
 use futures::StreamExt;
 use recount_schemas::definition::Count;
 use recount_schemas::{Cell, Definition, Delta, EventKey, Group, Month};
 
+use super::by_athena::Answered;
 use super::diff::Passed;
 use crate::bucket::Objects;
 use crate::contributions::Scope;
@@ -32,7 +34,10 @@ pub const MAX_HELD: usize = 256 << 20;
 /// Files whose summaries are read at a time.
 const AT_ONCE: usize = 8;
 
-/// What summaries say of one cell, and what its ledger says to it.
+/// A hash of a key. Equal sums of it say that two sets of keys are the same.
+pub type KeyHash = fn(&EventKey) -> u128;
+
+/// What is said of one cell, and what its ledger says to it.
 #[derive(Debug, Clone)]
 pub struct Bulk {
     /// The cell.
@@ -44,6 +49,7 @@ pub struct Bulk {
     /// The least of their keys.
     pub least: EventKey,
     hash: u128,
+    hash_of: KeyHash,
     /// Whether the consumer has passed all of them.
     passed: bool,
     /// Their greatest keys, and whether the ledger has each.
@@ -59,9 +65,11 @@ pub struct Bulk {
 }
 
 impl Bulk {
-    fn of(summary: CellSummary, passed: bool) -> Self {
+    /// Of what is said of a cell, the keys hashed so; and whether the consumer has passed all of it.
+    pub fn of(summary: CellSummary, hash_of: KeyHash, passed: bool) -> Self {
         let CellSummary { cell, rows, hash, adds, least, tail } = summary;
-        let whole_from = tail.first().copied().filter(|_| rows > tail.len() as u64);
+        let all = rows == tail.len() as u64;
+        let whole_from = (!all).then(|| tail.first().copied().unwrap_or(EventKey::MAX));
         let tail = tail.into_iter().map(|key| (key, false)).collect();
         let adds = Some(adds);
         Self {
@@ -70,6 +78,7 @@ impl Bulk {
             adds,
             least,
             hash,
+            hash_of,
             passed,
             tail,
             whole_from,
@@ -80,8 +89,8 @@ impl Bulk {
         }
     }
 
-    /// What another file says of the same cell.
-    fn add(&mut self, other: Self) {
+    /// What is said of more rows of the same cell.
+    pub fn add(&mut self, other: Self) {
         self.rows = self.rows.saturating_add(other.rows);
         self.adds = self.adds.take().zip(other.adds).and_then(|(a, b)| a.checked_add(&b));
         self.least = self.least.min(other.least);
@@ -97,7 +106,7 @@ impl Bulk {
     /// Takes a key of the cell's ledger that no row has.
     pub fn ledger(&mut self, key: EventKey) {
         self.seen += 1;
-        self.seen_hash = self.seen_hash.wrapping_add(key_hash(&key));
+        self.seen_hash = self.seen_hash.wrapping_add((self.hash_of)(&key));
         match self.tail.get_mut(&key) {
             Some(seen) => *seen = true,
             None => self.beyond = true,
@@ -126,14 +135,19 @@ impl Bulk {
 
 type Order = (Month, Group, u16);
 
-/// The summaries of all files as one stream, a cell at a time, in the order (month, group, lane).
+/// What is said of all cells as one stream, a cell at a time, in the order (month, group, lane).
 #[derive(Debug, Default)]
 pub struct Bulks {
-    summaries: Vec<(Summary, bool)>,
-    heads: BinaryHeap<Reverse<(Order, usize)>>,
-    /// The next cell of each summary.
-    next: BTreeMap<usize, CellSummary>,
-    scope: Scope,
+    source: Source,
+    head: Option<Bulk>,
+}
+
+#[derive(Debug, Default)]
+enum Source {
+    #[default]
+    None,
+    Summaries(Summaries),
+    Athena(Answered),
 }
 
 /// The files of each month.
@@ -183,14 +197,53 @@ impl Bulks {
 
     /// Of these summaries; with each, whether the consumer has passed all that it sums up.
     pub fn new(summaries: Vec<(Summary, bool)>, scope: Scope) -> Self {
-        let mut bulks = Self { summaries, heads: BinaryHeap::new(), next: BTreeMap::new(), scope };
-        (0..bulks.summaries.len()).for_each(|index| bulks.advance(index));
-        bulks
+        let mut source = Summaries::new(summaries, scope);
+        let head = source.next();
+        Self { source: Source::Summaries(source), head }
+    }
+
+    /// Of what Athena answered.
+    pub fn answered(mut answered: Answered) -> io::Result<Self> {
+        let head = answered.next().transpose()?;
+        Ok(Self { source: Source::Athena(answered), head })
     }
 
     /// Whether there is nothing that was not compared by its rows.
     pub fn is_empty(&self) -> bool {
-        self.heads.is_empty()
+        self.head.is_none()
+    }
+
+    /// The month and the group of the next cell.
+    pub fn unit(&self) -> Option<(Month, &Group)> {
+        self.head.as_ref().map(|bulk| (bulk.cell.month, &bulk.cell.group))
+    }
+
+    /// The next cell.
+    pub fn pop(&mut self) -> io::Result<Option<Bulk>> {
+        let next = match &mut self.source {
+            Source::None => None,
+            Source::Summaries(summaries) => summaries.next(),
+            Source::Athena(answered) => answered.next().transpose()?,
+        };
+        Ok(std::mem::replace(&mut self.head, next))
+    }
+}
+
+/// The summaries of all files.
+#[derive(Debug)]
+struct Summaries {
+    summaries: Vec<(Summary, bool)>,
+    heads: BinaryHeap<Reverse<(Order, usize)>>,
+    /// The next cell of each summary.
+    next: BTreeMap<usize, CellSummary>,
+    scope: Scope,
+}
+
+impl Summaries {
+    fn new(summaries: Vec<(Summary, bool)>, scope: Scope) -> Self {
+        let mut all = Self { summaries, heads: BinaryHeap::new(), next: BTreeMap::new(), scope };
+        (0..all.summaries.len()).for_each(|index| all.advance(index));
+        all
     }
 
     fn advance(&mut self, index: usize) {
@@ -202,28 +255,25 @@ impl Bulks {
         }
     }
 
-    /// The month and the group of the next cell.
-    pub fn unit(&self) -> Option<(Month, &Group)> {
-        self.heads.peek().map(|Reverse(((month, group, _), _))| (*month, group))
-    }
-
     fn pop(&mut self) -> Option<Bulk> {
         let Reverse((_, index)) = self.heads.pop()?;
         let passed = self.summaries.get(index).is_some_and(|(_, passed)| *passed);
-        let bulk = self.next.remove(&index).map(|summary| Bulk::of(summary, passed));
+        let bulk = self.next.remove(&index).map(|summary| Bulk::of(summary, key_hash, passed));
         self.advance(index);
         bulk
     }
 }
 
-impl Iterator for Bulks {
+impl Iterator for Summaries {
     type Item = Bulk;
 
     fn next(&mut self) -> Option<Bulk> {
         let mut bulk = self.pop()?;
-        while self.unit() == Some((bulk.cell.month, &bulk.cell.group))
-            && self.heads.peek().is_some_and(|Reverse(((.., lane), _))| *lane == bulk.cell.lane)
-        {
+        let same = |order: &Order, bulk: &Bulk| {
+            let Cell { group, month, lane } = &bulk.cell;
+            (order.0, &order.1, order.2) == (*month, group, *lane)
+        };
+        while self.heads.peek().is_some_and(|Reverse((order, _))| same(order, &bulk)) {
             if let Some(other) = self.pop() {
                 bulk.add(other);
             }
@@ -255,11 +305,24 @@ mod tests {
     }
 
     fn bulk(files: &[&[i64]], ledger: &[i64]) -> Bulk {
-        let mut all = files.iter().map(|keys| Bulk::of(summary(keys), true));
+        let mut all = files.iter().map(|keys| Bulk::of(summary(keys), key_hash, true));
         let mut bulk = all.next().unwrap();
         all.for_each(|other| bulk.add(other));
         ledger.iter().for_each(|ms| bulk.ledger(key(*ms)));
         bulk
+    }
+
+    #[test]
+    fn without_a_tail_only_all_keys_will_do() {
+        let bare = |ledger: &[i64]| {
+            let mut bulk = Bulk::of(CellSummary { tail: Vec::new(), ..summary(&[1, 2, 3]) }, key_hash, true);
+            ledger.iter().for_each(|ms| bulk.ledger(key(*ms)));
+            bulk
+        };
+        assert!(bare(&[1, 2, 3]).is_counted(None));
+        for ledger in [&[][..], &[3], &[2, 3], &[1, 2, 4]] {
+            assert!(!bare(ledger).is_counted(Some(key(9))), "{ledger:?}");
+        }
     }
 
     #[test]

@@ -208,7 +208,7 @@ pub struct Compared {
     pub open: Vec<Open>,
     /// How many cells with findings were not kept, for want of room.
     pub more_cells: u64,
-    /// Cells about which the summaries alone say nothing: their rows must be read.
+    /// Cells about which `bulks` alone say nothing: their rows must be read.
     pub suspects: BTreeSet<Cell>,
     /// How many such cells were not kept, for want of room.
     pub more_suspects: u64,
@@ -249,7 +249,7 @@ impl Compared {
     }
 }
 
-/// Compares all cells. `bulks` are the summaries of the files whose rows are not among the contributions.
+/// Compares all cells. `bulks` is what is said of the rows that are not among the contributions.
 pub async fn compare<O: Objects>(
     definition: &Arc<Definition>,
     known: &Known,
@@ -277,7 +277,7 @@ pub async fn compare<O: Objects>(
 
         let mut unit = Unit { definition, known, month, group, lanes: BTreeMap::new(), bulks: BTreeMap::new() };
         while bulks.unit().is_some_and(|next| unit.is_at(next)) {
-            unit.bulks.extend(bulks.next().map(|bulk| (bulk.cell.lane, bulk)));
+            unit.bulks.extend(bulks.pop()?.map(|bulk| (bulk.cell.lane, bulk)));
         }
         // The items of the lanes come first.
         while let Some(Ok(Standing::Cell(..))) = standings.peek()

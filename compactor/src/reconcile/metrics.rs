@@ -68,6 +68,7 @@ mod tests {
             quarantined: 0,
             findings: Vec::new(),
             more_cells: 0,
+            athena: None,
         };
         emit(&metrics, "recount-changes", Some(&report), 1_795_350_000_123).unwrap();
         emit(&metrics, "recount-changes", None, 1_795_350_000_123).unwrap();

@@ -1,7 +1,7 @@
 //! Holding the live totals against the archive, exactly, while the pipeline runs.
 //!
 //! - [`diff`]: the comparison of one cell, pure, with its truth table.
-//! - [`bulk`]: cells that need no reading of rows, by the files' summaries.
+//! - [`bulk`]: cells that need no reading of rows, by the files' summaries or by Athena. [`by_athena`]: what Athena says of them.
 //! - [`coverage`]: how much of the archive is verified, as a number.
 //! - [`finding`]: what is wrong, by kind and by event.
 //! - [`join`]: the comparison of all cells as a merge join of two sorted streams.
@@ -13,6 +13,7 @@
 //! - [`run`]: the steps in their order.
 
 pub mod bulk;
+pub mod by_athena;
 pub mod coverage;
 pub mod diff;
 pub mod evidence;
@@ -29,7 +30,9 @@ use serde::{Deserialize, Serialize};
 
 pub use coverage::Coverage;
 pub use finding::{Finding, Kind};
-pub use run::{ReconcileError, Reconciled, reconcile};
+pub use run::{ReconcileError, Reconciled, reconcile, reconcile_by_athena};
+
+use crate::athena::Asked;
 
 /// What a reconcile says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +68,19 @@ pub struct Report {
     /// How many cells with findings are not listed, for want of room.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_cells: u64,
+    /// What Athena was asked; absent where it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub athena: Option<ByAthena>,
+}
+
+/// What Athena did of a reconcile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByAthena {
+    /// What was asked.
+    #[serde(flatten)]
+    pub asked: Asked,
+    /// How many cells it did not show to be clean: their events were read by this program.
+    pub cells_read: u64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for

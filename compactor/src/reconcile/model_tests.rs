@@ -14,6 +14,7 @@ use super::*;
 use crate::bucket::Bucket;
 use crate::contributions::Scope;
 use crate::contributions::spill::Sorter;
+use crate::reconcile::by_athena::tests::{answer, answered};
 use crate::repair::applied::Settled;
 use crate::repair::apply::{CellReport, Step};
 use crate::repair::plan::{CellPlan, Plan};
@@ -55,6 +56,8 @@ pub(super) struct World {
     earlier: BTreeMap<Cell, Look>,
     /// The files of the archived events, in their order, that have a summary. What is in no such file is read by its rows.
     pub(super) files: Vec<std::ops::Range<usize>>,
+    /// Whether Athena says what all the rows come to.
+    pub(super) athena: bool,
 }
 
 impl World {
@@ -149,8 +152,15 @@ impl World {
             let all = summary.reached.iter().all(|(shard, sequence)| known.passed.covers(shard, sequence));
             (summary, all)
         });
-        let bulks = Bulks::new(summaries.collect(), Scope::all());
-        let rest = self.archive.iter().enumerate().filter(|(i, _)| !files.iter().any(|range| range.contains(i)));
+        let by_athena = self.athena && !by_rows;
+        let bulks = if by_athena {
+            let lines = answer(&definition(), &self.archive, self.old.unwrap_or(EventKey::MIN));
+            Bulks::answered(answered(&definition(), &known.passed, &lines).unwrap()).unwrap()
+        } else {
+            Bulks::new(summaries.collect(), Scope::all())
+        };
+        let summed = |i: &usize| by_athena || files.iter().any(|range| range.contains(i));
+        let rest = self.archive.iter().enumerate().filter(|(i, _)| !summed(i));
         let mut archive: Vec<Contribution> = rest.map(|(_, c)| c).filter(|c| in_scope(&c.cell)).cloned().collect();
         archive.sort_by_key(|c| (c.cell.month, c.cell.group.clone(), c.key));
         let contributions: Contributions<Bucket> = Contributions::Memory(archive.into_iter());

@@ -7,7 +7,8 @@
 //! 5. Archive to the tip as it is found now, then compare.
 //!
 //! The first look takes what the files' summaries say of their rows (see [`bulk`](super::bulk)), and reads the rows of the files
-//! without one. Cells about which the summaries alone say nothing go through all five steps by their rows.
+//! without one; or it takes what Athena says of all rows, asked in step 5 when the archive is at the tip (see
+//! [`by_athena`](super::by_athena)). Cells about which these alone say nothing go through all five steps by their rows.
 //!
 //! So every key that a cell has counted is archived by step 5, and every record at or below the progress of step 1 had its
 //! verdict before the cells were read. Cells where something seems wrong go through all five steps once more: the archive
@@ -22,13 +23,15 @@ use recount_schemas::bugs::{self, Bug};
 use recount_schemas::{Cell, Delta, EventKey};
 
 use super::bulk::Bulks;
+use super::by_athena;
 use super::diff::{OutOfRange, horizon};
 use super::evidence::{self, EvidenceError};
 use super::finding::{Finding, Kind, Named, named_sums};
 use super::join::{Compared, Contributions, Found, JoinError, Known, compare};
 use super::look::{LookError, Unusable, read_cells};
 use super::standing::Standings;
-use super::{Report, Verdict, places, table};
+use super::{ByAthena, Report, Verdict, places, table};
+use crate::athena::{Asked, AthenaError, Place};
 use crate::bucket::{BucketError, Objects};
 use crate::context::{Context, ContextError};
 use crate::contributions::locate::locate;
@@ -79,6 +82,15 @@ pub enum ReconcileError {
     /// The findings could not be stored.
     #[error(transparent)]
     Bucket(#[from] BucketError),
+    /// Athena could not say.
+    #[error(transparent)]
+    Athena(Box<AthenaError>),
+}
+
+impl From<AthenaError> for ReconcileError {
+    fn from(error: AthenaError) -> Self {
+        Self::Athena(Box::new(error))
+    }
 }
 
 /// A report, and the reconstruction that it came from.
@@ -95,6 +107,8 @@ pub struct Reconciled {
 enum By {
     /// The summaries of the files that have one, and the rows of the others.
     Summaries,
+    /// What Athena says of the rows of all files.
+    Athena,
     /// The rows of all files.
     Rows,
 }
@@ -102,8 +116,10 @@ enum By {
 struct Pass {
     now_ms: i64,
     compared: Compared,
-    /// Whether any summary stood for rows.
-    by_summaries: bool,
+    /// Whether anything stood for rows.
+    in_bulk: bool,
+    /// What Athena was asked.
+    asked: Option<Asked>,
     unusable: Vec<Unusable>,
     state: State,
     quarantined: u64,
@@ -114,12 +130,32 @@ struct Pass {
 /// Compares all cells in `scope`. `says` is told which step is being made. A reconcile of everything keeps what it found under
 /// [`table::FINDINGS`]; one of a part would hide what is wrong elsewhere, and leaves the table as it is.
 pub async fn reconcile(context: &Context, scope: &Scope, says: &Says<'_>) -> Result<Reconciled, ReconcileError> {
+    by(By::Summaries, context, scope, says).await
+}
+
+/// The same, where Athena says which cells need not be looked at event by event.
+pub async fn reconcile_by_athena(
+    context: &Context,
+    scope: &Scope,
+    says: &Says<'_>,
+) -> Result<Reconciled, ReconcileError> {
+    // What cannot be asked shows before anything is read.
+    Place::of(context)?;
+    by(By::Athena, context, scope, says).await
+}
+
+async fn by(first: By, context: &Context, scope: &Scope, says: &Says<'_>) -> Result<Reconciled, ReconcileError> {
     context.check_definition().await?;
     let began = context.host.monotonic();
-    let mut last = pass(context, scope, By::Summaries, BTreeMap::new(), says).await?;
-    let (cells, events, by_summaries) = (last.compared.cells, last.compared.events, last.by_summaries);
-    if by_summaries && last.undecided.is_none() && !suspects(&last.compared).is_empty() {
-        says(Work::Step("reading the events of the cells that their summaries do not show to be clean"));
+    let mut last = pass(context, scope, first, BTreeMap::new(), says).await?;
+    let (cells, events, in_bulk) = (last.compared.cells, last.compared.events, last.in_bulk);
+    let not_settled = suspects(&last.compared).len() as u64;
+    let athena = last
+        .asked
+        .take()
+        .map(|asked| ByAthena { asked, cells_read: not_settled.saturating_add(last.compared.more_suspects) });
+    if in_bulk && last.undecided.is_none() && not_settled > 0 {
+        says(Work::Step("reading the events of the cells that are not shown to be clean without"));
         last = match last.compared.more_suspects {
             0 => again(context, scope, last, BTreeMap::new(), says).await?,
             _ => pass(context, scope, By::Rows, BTreeMap::new(), says).await?,
@@ -166,6 +202,7 @@ pub async fn reconcile(context: &Context, scope: &Scope, says: &Says<'_>) -> Res
         quarantined: last.quarantined,
         findings,
         more_cells: last.compared.more_cells,
+        athena,
     };
     if *scope == Scope::all() && report.verdict != Verdict::Undecided {
         let entry = i64::try_from(last.state.next).unwrap_or(i64::MAX).saturating_sub(1);
@@ -282,7 +319,8 @@ async fn pass(
         return Ok(Pass {
             now_ms,
             compared: Compared::default(),
-            by_summaries: false,
+            in_bulk: false,
+            asked: None,
             unusable: read.unusable,
             state,
             quarantined: in_quarantine,
@@ -300,18 +338,26 @@ async fn pass(
         unusable: read.unusable.iter().filter_map(|unusable| unusable.cell.clone()).collect(),
     };
     let mut files = live_files(&state, &context.definition)?;
-    let mut bulks = Bulks::default();
-    if by == By::Summaries {
-        let read = Bulks::read(&context.bucket, &context.definition, scope, &known.passed, files, says).await;
-        (bulks, files) = read.map_err(ReadError::from)?;
+    let (mut bulks, mut asked) = (Bulks::default(), None);
+    match by {
+        By::Rows => {}
+        By::Summaries => {
+            let read = Bulks::read(&context.bucket, &context.definition, scope, &known.passed, files, says).await;
+            (bulks, files) = read.map_err(ReadError::from)?;
+        }
+        By::Athena => {
+            let horizon = horizon(now_ms, context.definition.ledger_days);
+            let (answered, of) = by_athena::ask(context, scope, &known.passed, horizon, &state, says).await?;
+            (bulks, asked, files) = (Bulks::answered(answered)?, Some(of), Vec::new());
+        }
     }
-    let by_summaries = !bulks.is_empty();
+    let in_bulk = !bulks.is_empty();
     says(Work::Step("comparing"));
     let reader = Reader::new(context.bucket.clone(), Arc::clone(&context.definition), scope.clone(), files);
     let contributions = Contributions::Archive(Box::new(reader.telling(says)));
     let compared = compare(&context.definition, &known, standings, bulks, contributions).await?;
     let (unusable, quarantined) = (read.unusable, in_quarantine);
-    Ok(Pass { now_ms, compared, by_summaries, unusable, state, quarantined, undecided: None })
+    Ok(Pass { now_ms, compared, in_bulk, asked, unusable, state, quarantined, undecided: None })
 }
 
 #[cfg(test)]

@@ -1,92 +1,27 @@
 //! Asking Athena, and writing what it answers.
 
-use std::time::Duration;
-
-use aws_config::timeout::TimeoutConfig;
-use aws_sdk_athena::Client;
-use aws_sdk_athena::types::{
-    QueryExecutionContext, QueryExecutionState, ResultReuseByAgeConfiguration, ResultReuseConfiguration,
-};
 use bytes::Bytes;
-use recount_schemas::causes;
-use recount_schemas::host::SharedHost;
 
 use super::super::{RecomputeError, write};
-use super::{Answer, AthenaError, Line, MAX_ROWS, Report, differences, live, sql};
+use super::{Report, Totals, question};
+use crate::athena::about::about;
+use crate::athena::{AthenaError, Place};
 use crate::bucket::Objects;
 use crate::context::Context;
-use crate::contributions::reader::live_files;
 use crate::progress::{Says, Work};
 use crate::usage::Totalled;
 
-/// How long one attempt of a request may take.
-const ATTEMPT: Duration = Duration::from_secs(20);
-/// The first and the longest pause between looks at a query that runs.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
-/// The longest that a query may take: what Athena itself allows (Service Quotas, DML query timeout).
-const LONGEST: Duration = Duration::from_secs(30 * 60);
-/// How often it is asked, when the archive went on meanwhile.
-const TRIES: u32 = 3;
-/// The pause before it is asked again: an archive run publishes its entry meanwhile.
-const AGAIN: Duration = Duration::from_secs(10);
-
-/// What a query came to.
-struct Done {
-    id: String,
-    scanned: u64,
-}
-
 /// Recounts the archive by Athena and writes the totals.
 pub async fn recompute(context: &Context, says: &Says<'_>) -> Result<Report, AthenaError> {
-    let settings = &context.settings;
-    if let Some(set) = &settings.set {
-        return Err(AthenaError::OfASet(set.clone()));
-    }
-    let database = settings.glue_database.as_deref().ok_or(AthenaError::Unset("RECOUNT_GLUE_DATABASE"))?;
-    let workgroup = settings.athena_workgroup.as_deref().ok_or(AthenaError::Unset("RECOUNT_ATHENA_WORKGROUP"))?;
-    let sql = sql(&context.definition)?;
-    let config = aws_sdk_athena::config::Builder::from(&context.sdk)
-        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).build());
-    let asker = Asker { client: Client::from_conf(config.build()), database, workgroup, host: &context.host };
-    let mut wrong = Vec::new();
-    for attempt in 1..=TRIES {
-        let before = whole_log(context).await?;
-        // Rows of another definition are refused here.
-        live_files(&before, &context.definition)?;
-        says(Work::Step("asking Athena"));
-        let done = asker.ask(&sql).await?;
-        let mut answer = Answer::default();
-        asker.read(&done.id, |line| answer.take(line, &context.definition)).await?;
-        let after = whole_log(context).await?;
-        let uri = |target: &str| context.bucket.uri(target);
-        let of = [&before, &after].into_iter().find(|state| differences(&answer.files, &live(state, uri)).is_empty());
-        if let Some(state) = of {
-            live_files(state, &context.definition)?;
-            says(Work::Step("writing the totals"));
-            let written =
-                put(context, &answer.totals).await.map_err(|error| AthenaError::Recompute(Box::new(error)))?;
-            let files = answer.files.values();
-            return Ok(Report {
-                totals: answer.totals.lines(&context.definition)?,
-                entries: state.next,
-                files: files.clone().map(|files| files.len() as u64).sum(),
-                rows: files.flat_map(|files| files.values()).sum(),
-                scanned_bytes: done.scanned,
-                query: done.id,
-                written,
-            });
-        }
-        wrong = differences(&answer.files, &live(&after, uri));
-        if attempt < TRIES {
-            context.host.sleep(AGAIN).await;
-        }
-    }
-    Err(AthenaError::OtherFiles(wrong))
-}
-
-async fn whole_log(context: &Context) -> Result<crate::log::State, AthenaError> {
-    let read = context.whole_log().await;
-    read.map_err(|error| AthenaError::Recompute(Box::new(RecomputeError::Context(Box::new(error)))))
+    Place::of(context)?;
+    let sql = question(&context.definition)?;
+    // Every entry is read, and every link of the chain is checked.
+    let mut state = context.whole_log().await.map_err(|error| AthenaError::Context(Box::new(error)))?;
+    let fresh = || Totals::new(&context.definition);
+    let (Totals { totals, .. }, asked) = about(context, &sql, None, &mut state, fresh, says).await?;
+    says(Work::Step("writing the totals"));
+    let written = put(context, &totals).await.map_err(|error| AthenaError::Recompute(Box::new(error)))?;
+    Ok(Report { totals: totals.lines(&context.definition)?, asked, written })
 }
 
 async fn put(context: &Context, totals: &Totalled) -> Result<Vec<String>, RecomputeError> {
@@ -101,251 +36,32 @@ async fn put(context: &Context, totals: &Totalled) -> Result<Vec<String>, Recomp
     Ok(written)
 }
 
-struct Asker<'a> {
-    client: Client,
-    database: &'a str,
-    workgroup: &'a str,
-    host: &'a SharedHost,
-}
-
-impl Asker<'_> {
-    fn failed(&self, why: String) -> AthenaError {
-        AthenaError::Failed { workgroup: self.workgroup.to_owned(), why }
-    }
-
-    /// Runs a query to its end. An earlier answer is not reused: Athena does not look whether its data changed.
-    async fn ask(&self, sql: &str) -> Result<Done, AthenaError> {
-        let by_age = ResultReuseByAgeConfiguration::builder().enabled(false).build();
-        // 32 characters: the least that Athena takes. A request that the SDK sends again starts no second query.
-        let token = format!("{:016x}{:016x}", self.host.random_u64(), self.host.random_u64());
-        let started = self
-            .client
-            .start_query_execution()
-            .query_string(sql)
-            .client_request_token(token)
-            .query_execution_context(QueryExecutionContext::builder().database(self.database).build())
-            .work_group(self.workgroup)
-            .result_reuse_configuration(
-                ResultReuseConfiguration::builder().result_reuse_by_age_configuration(by_age).build(),
-            )
-            .send()
-            .await
-            .map_err(|error| self.failed(format!("the query was not started: {}", causes(&error))))?;
-        let id = started.query_execution_id.ok_or_else(|| self.failed("a query without an ID".to_owned()))?;
-        let began = self.host.monotonic();
-        let mut pause = PAUSES.0;
-        loop {
-            let looked = self.client.get_query_execution().query_execution_id(&id).send().await;
-            let looked = looked.map_err(|error| self.failed(format!("query {id}: {}", causes(&error))))?;
-            let execution = looked.query_execution;
-            let status = execution.as_ref().and_then(|execution| execution.status.as_ref());
-            let why = || {
-                let reason = status.and_then(|status| status.state_change_reason.clone());
-                reason.unwrap_or_else(|| "no reason given".to_owned())
-            };
-            match status.and_then(|status| status.state.as_ref()) {
-                Some(QueryExecutionState::Succeeded) => {
-                    let statistics = execution.as_ref().and_then(|execution| execution.statistics.as_ref());
-                    let scanned = statistics.and_then(|statistics| statistics.data_scanned_in_bytes).unwrap_or(0);
-                    return Ok(Done { id, scanned: u64::try_from(scanned).unwrap_or(0) });
-                }
-                Some(QueryExecutionState::Failed) => return Err(self.failed(format!("query {id} failed: {}", why()))),
-                Some(QueryExecutionState::Cancelled) => {
-                    let limit = "cancelled; the workgroup's scan limit may be too low";
-                    return Err(self.failed(format!("query {id} was {limit}: {}", why())));
-                }
-                // Queued, running, or running no more and queued again.
-                _ => {}
-            }
-            if self.host.monotonic().saturating_sub(began) > LONGEST {
-                // What it still does is paid for.
-                let _ = self.client.stop_query_execution().query_execution_id(&id).send().await;
-                return Err(self.failed(format!("query {id} took longer than {} minutes", LONGEST.as_secs() / 60)));
-            }
-            self.host.sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
-        }
-    }
-
-    /// Reads an answer, page by page. The first line of the first page are the columns' names.
-    async fn read(&self, id: &str, mut take: impl FnMut(&Line) -> Result<(), AthenaError>) -> Result<(), AthenaError> {
-        let (mut next, mut rows, mut first) = (None, 0, true);
-        loop {
-            let page = self.client.get_query_results().query_execution_id(id).set_next_token(next.take()).send().await;
-            let page = page.map_err(|error| self.failed(format!("the answer of query {id}: {}", causes(&error))))?;
-            for row in page.result_set.iter().flat_map(|set| set.rows()) {
-                let line: Line = row.data().iter().map(|datum| datum.var_char_value.clone()).collect();
-                let header = std::mem::take(&mut first) && line.first() == Some(&Some("month".to_owned()));
-                if header {
-                    continue;
-                }
-                rows += 1;
-                if rows > MAX_ROWS {
-                    return Err(AthenaError::Answer(format!("more than {MAX_ROWS} rows")));
-                }
-                take(&line)?;
-            }
-            match page.next_token {
-                Some(token) if !token.is_empty() => next = Some(token),
-                _ => return Ok(()),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use recount_schemas::Definition;
 
-    use recount_schemas::{Definition, Settings};
-    use serde_json::{Value, json};
-
-    use super::super::tests::TOML;
     use super::*;
-    use crate::testing::TestHost;
-    use crate::testing_aws::{Asked, refused, sdk};
-
-    fn row(texts: &[&str]) -> Value {
-        let data: Vec<Value> = texts.iter().map(|text| json!({ "VarCharValue": text })).collect();
-        json!({ "Data": data })
-    }
-
-    /// Queued once, running once, then what is given; an answer of two pages.
-    fn athena(ends: &'static str) -> (Arc<Mutex<Vec<Asked>>>, aws_config::SdkConfig) {
-        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
-        let seen = Arc::clone(&asked);
-        let sdk = sdk(move |request| {
-            let mut seen = seen.lock().unwrap();
-            seen.push(request.clone());
-            let looks = seen.iter().filter(|asked| asked.operation() == "GetQueryExecution").count();
-            match request.operation() {
-                "StartQueryExecution" => (200, json!({ "QueryExecutionId": "q" }).to_string()),
-                "GetQueryExecution" => {
-                    let state = ["QUEUED", "RUNNING"].get(looks - 1).copied().unwrap_or(ends);
-                    let status = json!({ "State": state, "StateChangeReason": "because" });
-                    let statistics = json!({ "DataScannedInBytes": 7 });
-                    (200, json!({ "QueryExecution": { "Status": status, "Statistics": statistics } }).to_string())
-                }
-                "GetQueryResults" if request.json()["NextToken"] == "2" => {
-                    (200, json!({ "ResultSet": { "Rows": [row(&["b"])] } }).to_string())
-                }
-                "GetQueryResults" => {
-                    let rows = [row(&["month"]), row(&["a"]), row(&["month"])];
-                    (200, json!({ "ResultSet": { "Rows": rows }, "NextToken": "2" }).to_string())
-                }
-                "StopQueryExecution" => (200, "{}".to_owned()),
-                _ => refused("InvalidRequestException"),
-            }
-        });
-        (asked, sdk)
-    }
-
-    async fn asks(ends: &'static str) -> (Vec<Asked>, Result<Vec<Line>, AthenaError>) {
-        let (asked, sdk) = athena(ends);
-        let host: SharedHost = Arc::new(TestHost::default());
-        let asker = Asker { client: Client::new(&sdk), database: "lake", workgroup: "recount", host: &host };
-        let mut lines = Vec::new();
-        let told = match asker.ask("SELECT 1").await {
-            Ok(done) => {
-                asker
-                    .read(&done.id, |line| {
-                        lines.push(line.clone());
-                        Ok(())
-                    })
-                    .await
-            }
-            Err(error) => Err(error),
-        };
-        let asked = asked.lock().unwrap().clone();
-        (asked, told.map(|()| lines))
-    }
-
-    #[tokio::test]
-    async fn an_answer_is_waited_for_and_read_to_its_end() {
-        let (asked, lines) = asks("SUCCEEDED").await;
-        let text = |text: &str| vec![Some(text.to_owned())];
-        // Only the very first line is a header.
-        assert_eq!(lines.unwrap(), [text("a"), text("month"), text("b")]);
-        let start = asked[0].json();
-        assert_eq!(start["ResultReuseConfiguration"]["ResultReuseByAgeConfiguration"]["Enabled"], false);
-        assert_eq!(
-            (&start["WorkGroup"], &start["QueryExecutionContext"]["Database"]),
-            (&json!("recount"), &json!("lake"))
-        );
-        assert_eq!(start["ClientRequestToken"].as_str().unwrap().len(), 32);
-        assert_eq!(asked.iter().filter(|asked| asked.operation() == "GetQueryExecution").count(), 3);
-    }
-
-    #[tokio::test]
-    async fn a_query_that_fails_or_never_ends_is_an_error() {
-        insta::assert_snapshot!(asks("FAILED").await.1.unwrap_err(), @"Athena, workgroup recount: query q failed: because");
-        insta::assert_snapshot!(asks("CANCELLED").await.1.unwrap_err(), @"Athena, workgroup recount: query q was cancelled; the workgroup's scan limit may be too low: because");
-        let (asked, told) = asks("RUNNING").await;
-        insta::assert_snapshot!(told.unwrap_err(), @"Athena, workgroup recount: query q took longer than 30 minutes");
-        assert_eq!(asked.last().unwrap().operation(), "StopQueryExecution");
-    }
-
-    /// A deployment without any event, whose Athena answers this.
-    fn deployment(rows: Vec<Value>) -> (Arc<Mutex<Vec<Asked>>>, Context) {
-        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
-        let seen = Arc::clone(&asked);
-        let sdk = sdk(move |request| {
-            seen.lock().unwrap().push(request.clone());
-            match (request.operation(), request.line.split('/').next()) {
-                ("StartQueryExecution", _) => (200, json!({ "QueryExecutionId": "q" }).to_string()),
-                ("GetQueryExecution", _) => {
-                    (200, json!({ "QueryExecution": { "Status": { "State": "SUCCEEDED" } } }).to_string())
-                }
-                ("GetQueryResults", _) => (200, json!({ "ResultSet": { "Rows": rows } }).to_string()),
-                (_, Some("PUT ")) => (200, String::new()),
-                (_, Some("GET ")) if request.line.contains("list-type=2") => {
-                    (200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>".to_owned())
-                }
-                _ => (404, "<Error><Code>NoSuchKey</Code><Message>none</Message></Error>".to_owned()),
-            }
-        });
-        let names = Settings {
-            glue_database: Some("lake".to_owned()),
-            athena_workgroup: Some("recount".to_owned()),
-            ..Settings::default()
-        };
-        let definition = Definition::parse(TOML, "recount.toml").unwrap();
-        (asked, Context::new(&sdk, names, definition, Arc::new(TestHost::default())))
-    }
-
-    fn times(asked: &Mutex<Vec<Asked>>, what: &str) -> usize {
-        asked
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|asked| asked.target.ends_with(what) || asked.line.starts_with(what))
-            .count()
-    }
+    use crate::athena::about::tests::Deployment;
+    use crate::recompute::athena::tests::TOML;
 
     #[tokio::test]
     async fn an_answer_about_the_log_is_written_and_any_other_is_not() {
-        let header = || row(&["month", "group_key", "file", "archived", "events", "sum_bytes"]);
-        let (asked, context) = deployment(vec![header()]);
-        let report = recompute(&context, &|_| {}).await.unwrap();
-        assert_eq!((report.files, report.rows, report.entries, report.written.len()), (0, 0, 0, 2));
-        assert_eq!((times(&asked, "StartQueryExecution"), times(&asked, "PUT /recount-archive/totals/")), (1, 2));
+        let definition = || Definition::parse(TOML, "recount.toml").unwrap();
+        let deployment = Deployment::new(definition(), &[], 0, vec![Vec::new()]);
+        let report = recompute(&deployment.context, &|_| {}).await.unwrap();
+        assert_eq!((report.asked.files, report.asked.rows, report.asked.entries, report.written.len()), (0, 0, 0, 2));
+        assert_eq!((deployment.times("StartQueryExecution"), deployment.times("PUT /recount-archive/totals/")), (1, 2));
 
         // A file that the log does not have: asked again, then nothing is said and nothing is written.
-        let text = |text: &str| json!({ "VarCharValue": text });
-        let foreign = [text("2026-11"), json!({}), text("s3://b/events/x"), text("8"), text("8"), json!({})];
-        let (asked, context) = deployment(vec![header(), json!({ "Data": foreign })]);
-        let error = recompute(&context, &|_| {}).await.unwrap_err();
+        let foreign = [
+            ["2026-11", "NULL", "s3://b/events/x", "8", "8", "NULL", "NULL"],
+            ["2026-11", "NULL", "NULL", "8", "0", "NULL", "NULL"],
+        ];
+        let foreign = foreign.map(|line| line.map(str::to_owned).to_vec()).to_vec();
+        let deployment = Deployment::new(definition(), &[], 0, vec![foreign]);
+        let error = recompute(&deployment.context, &|_| {}).await.unwrap_err();
         assert!(matches!(&error, AthenaError::OtherFiles(months) if months.len() == 1), "{error}");
         assert!(!error.is_usage() && error.to_string().contains("2026-11"), "{error}");
-        assert_eq!((times(&asked, "StartQueryExecution"), times(&asked, "PUT ")), (3, 0));
-    }
-
-    #[tokio::test]
-    async fn it_needs_a_workgroup_and_the_base() {
-        let (_, mut context) = deployment(Vec::new());
-        context.settings.athena_workgroup = None;
-        insta::assert_snapshot!(recompute(&context, &|_| {}).await.unwrap_err(), @"--engine athena needs RECOUNT_ATHENA_WORKGROUP; set it, or name the stack with --stack");
-        context.settings = context.settings.of_set(&"tokyo".parse().unwrap());
-        insta::assert_snapshot!(recompute(&context, &|_| {}).await.unwrap_err(), @"--engine athena reads the base's archive, and this is set tokyo; leave --engine out");
+        assert_eq!((deployment.times("StartQueryExecution"), deployment.times("PUT ")), (3, 0));
     }
 }
