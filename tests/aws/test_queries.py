@@ -4,10 +4,15 @@
 
 Athena is Trino; DuckDB stands in for it where the two agree. `AS_DUCKDB` has what is put otherwise for it. What the loader says that
 it wrote is the oracle. The columns of the Glue tables are held against those of the files that the code wrote.
+
+`--engine athena` of recompute and reconcile is run as it is, by the real binary, against `duckdb_athena.py`; what it then asked there is
+held against a count in Python.
 """
 
+import base64
 import collections
 import decimal
+import hashlib
 import json
 import os
 import pathlib
@@ -27,6 +32,7 @@ import sqlglot
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+from duckdb_athena import Lake, Server  # noqa: E402
 from template import ROOT, Template  # noqa: E402
 
 QUERIES = {path.stem: path.read_text() for path in sorted((ROOT / "infra/aws/athena").glob("*.sql"))}
@@ -47,16 +53,6 @@ def free_port():
         return free.getsockname()[1]
 
 
-# What `recount recompute --engine athena` asks, with its places filled.
-ENGINE = ROOT / "infra/aws/athena/engine/recompute.sql"
-
-
-def engine():
-    question = "".join(line for line in ENGINE.read_text().splitlines(keepends=True) if not line.startswith("--"))
-    return question.replace("{table}", "'scans'").replace(
-        "{sums}", ",\n    sum(CASE WHEN class = 'insert' AND source_table = 'scans' THEN measure_bytes END) AS sum_bytes")
-
-
 class Grammar(unittest.TestCase):
     def test_each_is_one_statement_of_athena(self):
         for name, text in QUERIES.items():
@@ -66,11 +62,6 @@ class Grammar(unittest.TestCase):
                     self.assertIsNotNone(statement)
                     self.assertEqual(isinstance(statement, sqlglot.exp.Create), name in VIEWS)
                     self.assertEqual(len(list(statement.find_all(sqlglot.exp.Command))), 0, "not understood")
-
-    def test_the_question_of_a_recount_is_one_statement_of_athena(self):
-        for dialect in ("athena", "trino"):
-            (statement,) = sqlglot.parse(engine(), dialect=dialect, error_level=sqlglot.ErrorLevel.RAISE)
-            self.assertIsInstance(statement, sqlglot.exp.Select)
 
     def test_they_read_only_what_there_is(self):
         tables = {"events", "monthly_totals", "yearly_totals", "findings", *VIEWS}
@@ -127,6 +118,7 @@ class OverAnArchive(unittest.TestCase):
         # One number is spoilt, after the consumer counted: so reconcile, clean before, has something to find.
         cls.counted(sum(events for events, _ in cls.monthly.values()))
         cls.run_binary("recount", "reconcile")
+        cls.by_athena()
         (cls.spoilt, _) = next(iter(cls.monthly.items()))
         cls.dynamodb("UpdateItem", {
             "TableName": "recount-totals",
@@ -137,12 +129,50 @@ class OverAnArchive(unittest.TestCase):
         cls.run_binary("recount", "reconcile", ends=1)
 
     @classmethod
-    def run_binary(cls, name, *arguments, ends=0):
-        command = [BINARIES / name, *arguments]
-        done = subprocess.run(command, env=cls.environment, cwd=cls.data, capture_output=True, text=True, timeout=180)
+    def by_athena(cls):
+        """What the commands say with `--engine athena`, of a clean archive and of a spoilt one, beside what they say without."""
+        cls.lake = Lake(cls.data / "s3/recount-archive", "recount-archive")
+        server = Server(cls.lake)
+        cls.addClassCleanup(server.close)
+        athena = {"AWS_ENDPOINT_URL_ATHENA": server.url, "AWS_ENDPOINT_URL_GLUE": server.url,
+                  "RECOUNT_GLUE_DATABASE": "lake", "RECOUNT_ATHENA_WORKGROUP": "recount"}
+
+        def said(command, *arguments, ends=0):
+            own = json.loads(cls.run_binary("recount", command, *arguments, "--format", "json", ends=ends))
+            asked = json.loads(cls.run_binary("recount", command, *arguments, "--engine", "athena", "--format", "json",
+                                              ends=ends, more=athena))
+            return own, asked
+
+        # A run that archives nothing finishes the last entry: it gives the catalog all its months.
+        cls.run_binary("recount", "archive", more=athena)
+        cls.recounts = said("recompute")
+        cls.clean = said("reconcile")
+        (group, month), _ = next(iter(cls.monthly.items()))
+        cls.of_a_group = said("reconcile", "--group", group, "--month", month)
+        # An event leaves its ledger and its number, as if it had never been counted.
+        where = {"TableName": "recount-totals", "Key": {"pk": {"S": group}, "sk": {"S": f"{month}#0"}}}
+        key = cls.dynamodb("GetItem", where)["Item"]["recent"]["BS"][0]
+        values = {":key": {"BS": [key]}, ":one": {"N": "-1"}}
+        cls.lost = key
+        cls.dynamodb("UpdateItem", {**where, "UpdateExpression": "DELETE recent :key ADD events :one", "ExpressionAttributeValues": values})
+        cls.damaged = said("reconcile", ends=1)
+        values[":one"] = {"N": "1"}
+        cls.dynamodb("UpdateItem", {**where, "UpdateExpression": "ADD recent :key, events :one", "ExpressionAttributeValues": values})
+        # A partition is not there.
+        cls.hidden = month
+        cls.lake.hidden.add(month)
+        asked = len(cls.lake.queries)
+        cls.undecided = cls.run_binary("recount", "reconcile", "--engine", "athena", ends=2, more=athena, streams="stderr")
+        cls.tries = len(cls.lake.queries) - asked
+        cls.lake.hidden.clear()
+
+    @classmethod
+    def run_binary(cls, name, *arguments, ends=0, more=(), streams="stdout"):
+        command, environment = [BINARIES / name, *arguments], {**cls.environment, **dict(more)}
+        done = subprocess.run(command, env=environment, cwd=cls.data, capture_output=True, text=True, timeout=180)
         if done.returncode != ends:
             raise AssertionError(f"{name} {' '.join(arguments)}: {done.returncode}: {done.stdout}{done.stderr}")
-        return done.stdout
+        return getattr(done, streams)
 
     @classmethod
     def counted(cls, expected):
@@ -211,12 +241,84 @@ class OverAnArchive(unittest.TestCase):
             with self.subTest(view):
                 self.assertEqual(self.view(view), dict(expected))
 
+    def asked(self, what):
+        return next(query for query in self.lake.queries if what in query)
+
+    def test_the_questions_of_the_engine_are_statements_of_athena(self):
+        self.assertGreaterEqual(len(set(self.lake.queries)), 3)
+        for query in set(self.lake.queries):
+            for dialect in ("athena", "trino"):
+                (statement,) = sqlglot.parse(query, dialect=dialect, error_level=sqlglot.ErrorLevel.RAISE)
+                self.assertIsInstance(statement, sqlglot.exp.Select)
+                # Complex groupings take names of columns only.
+                (sets,) = statement.find_all(sqlglot.exp.GroupingSets)
+                self.assertEqual([kind for kind in ("Func", "Case", "Binary") if sets.find(getattr(sqlglot.exp, kind))], [])
+
     def test_the_question_of_a_recount_gives_the_totals_and_the_rows_of_each_file(self):
-        rows = self.database.execute(engine().replace('"$path"', "filename")).fetchall()
-        totals = {(group, month): (events, size) for month, group, file, _, events, size in rows if file is None and events}
+        _, rows = self.lake.query(self.asked("(month, group_key)"))
+        totals = {(group, month): (events, size) for month, group, file, _, events, size, _ in rows if file is None and events}
         self.assertEqual(totals, self.monthly)
-        files = {(month, file): archived for month, _, file, archived, *_ in rows if file is not None}
-        self.assertEqual(files, {(row["month"], row["file"]): row["events"] for row in self.query("rows_by_file")})
+        files = {(month, pathlib.Path(file).name): archived for month, _, file, archived, *_ in rows if file is not None}
+        self.assertEqual(files, {(row["month"], pathlib.Path(row["file"]).name): row["events"] for row in self.query("rows_by_file")})
+
+    def test_a_recount_by_athena_is_our_own(self):
+        own, asked = self.recounts
+        self.assertEqual((own["months"], own["years"]), (asked["months"], asked["years"]))
+        self.assertEqual((own["entries"], own["files"], own["rows"]), (asked["entries"], asked["files"], asked["rows"]))
+
+    def test_the_question_of_reconcile_is_a_count_of_every_row(self):
+        # As if all were older than the ledger reaches, and as it is.
+        question = self.asked("(month, group_key, lane)")
+        (horizon,) = (part.split("'")[0] for part in question.split("min(event) < '")[1:])
+        for question, old in ((question.replace(horizon, "F" * 32), True), (question, False)):
+            _, rows = self.lake.query(question)
+            self.assertEqual(sorted(map(repr, rows)), sorted(map(repr, self.counted_by_hand(old))))
+
+    def counted_by_hand(self, old):
+        groups = collections.defaultdict(list)
+        with self.lake.opened() as database:
+            events = database.execute(
+                """SELECT month, group_key, "$path", shard_id, sequence_number, event_key, class, measure_bytes FROM events""").fetchall()
+        for month, group, file, shard, sequence, key, kind, size in events:
+            counts = kind == "insert" and group is not None
+            row = (key, sequence, size) if counts else None
+            groups[month, group if counts else None, 0 if counts else None, None, None].append((row, size))
+            groups[month, None, None, file, None].append((row, size))
+            groups[month, None, None, None, shard].append((row, size))
+        for of, rows in groups.items():
+            counted = [row for row, _ in rows if row]
+            keys = sorted((key.hex().upper() for key, *_ in counted), reverse=True)
+            hashes = [hashlib.sha256(key).digest() for key, *_ in counted]
+            halves = [[int.from_bytes(hash[at:at + 8], "big", signed=True) for hash in hashes] for at in (0, 8)]
+            total = lambda sizes: sum(sizes, decimal.Decimal("0E-9")) if sizes else None
+            yield (*of, len(rows), len(counted), *(decimal.Decimal(sum(half)) if half else None for half in halves), keys[-1] if keys else None,
+                   " ".join(keys[:64]) if old and of[2] is not None else None,
+                   max((f"{len(number):03}{number}" for _, number, _ in counted), default=None),
+                   total([size for *_, size in counted if size is not None]), total([size for _, size in rows if size is not None]))
+
+    def test_a_clean_archive_is_clean_by_athena_alone(self):
+        for own, asked in (self.clean, self.of_a_group):
+            said = asked.pop("athena")
+            self.assertEqual(own, asked)
+            self.assertEqual((asked["verdict"], asked["findings"]), ("clean", []))
+            self.assertEqual((said["cells_read"], said["scanned_bytes"]), (0, 1234))
+        self.assertEqual(self.clean[0]["cells"], len(self.monthly))
+        self.assertEqual(self.of_a_group[0]["cells"], 1)
+
+    def test_a_damaged_cell_is_found_and_its_event_named_as_without_athena(self):
+        own, asked = self.damaged
+        said = asked.pop("athena")
+        for report in own, asked:
+            report["coverage"].pop("oldest_unverified_age_s")
+        self.assertEqual(own, asked)
+        self.assertEqual(said["cells_read"], 1)
+        named = [event["event_key"] for finding in asked["findings"] if finding["kind"] == "missing" for event in finding["events"]]
+        self.assertEqual(named, [base64.b64decode(self.lost).hex()])
+
+    def test_a_missing_partition_cannot_pass_for_a_clean_month(self):
+        self.assertIn("Athena did not read the archive as the log has it", self.undecided)
+        self.assertIn(self.hidden, self.undecided)
+        self.assertEqual(self.tries, 3)
 
     def test_the_views_leave_out_other_tables_and_rows_without_a_group(self):
         columns = "* REPLACE ('other' AS source_table)", "* REPLACE (CAST(NULL AS VARCHAR) AS group_key)"
