@@ -87,8 +87,8 @@ CALLS = {
     "compactor/src/context.rs": [("describe_stream_summary", "stream", {COMPACTOR, OPERATOR})],
     "compactor/src/doctor/look.rs": [(operation, "deployment", {OPERATOR}) for operation in (
         "describe_continuous_backups", "describe_kinesis_streaming_destination", "describe_stream_summary", "describe_table",
-        "describe_table", "describe_time_to_live", "get_bucket_lifecycle_configuration", "get_bucket_versioning",
-        "get_event_source_mapping", "get_public_access_block", "list_event_source_mappings", "list_objects_v2", "list_shards",
+        "describe_table", "describe_time_to_live", "get_bucket_lifecycle_configuration", "get_bucket_policy",
+        "get_bucket_versioning", "get_event_source_mapping", "get_public_access_block", "list_event_source_mappings", "list_objects_v2", "list_shards",
         "query")],
     "compactor/src/recompute/athena/run.rs": [(operation, "workgroup", {OPERATOR}) for operation in (
         "get_query_execution", "get_query_results", "start_query_execution", "stop_query_execution")],

@@ -22,6 +22,8 @@ pub struct Gathered {
     pub tips: BTreeSet<ShardId>,
     /// Whether every listed shard has been read to its tip or its end.
     pub reached_tip: bool,
+    /// The listed shards of which nothing was ever read, and since when they may hold records, ms since 1970.
+    pub unread: BTreeMap<ShardId, Option<i64>>,
 }
 
 impl Gathered {
@@ -111,6 +113,8 @@ impl<S: Source> Gatherer<'_, S> {
             gathered.tips.contains(&shard.id) || ends.get(&shard.id).is_some_and(|end| end.closed)
         };
         gathered.reached_tip = listed.iter().all(over);
+        let unread = listed.iter().filter(|shard| !ends.contains_key(&shard.id));
+        gathered.unread = unread.map(|shard| (shard.id.clone(), whole::of_parents(shard, |id| ends.get(id)))).collect();
         Ok(gathered)
     }
 

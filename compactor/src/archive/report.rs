@@ -42,7 +42,7 @@ pub struct ArchiveReport {
     pub reached_tip: bool,
     /// The number of entries in the log at the end.
     pub log_entries: u64,
-    /// How far each shard has been read.
+    /// How far each shard has been read, also those of which nothing was read yet.
     pub shards: BTreeMap<ShardId, ShardReport>,
 }
 
@@ -53,6 +53,6 @@ pub struct ShardReport {
     pub to: Option<SequenceNumber>,
     /// Whether the shard is closed and read to its end.
     pub closed: bool,
-    /// When it was last known to be read to its tip, ms since 1970.
+    /// When it was last known to be read to its tip, ms since 1970; of one that was never read, when its parents were.
     pub caught_up_ms: Option<i64>,
 }

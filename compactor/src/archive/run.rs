@@ -7,7 +7,7 @@
 //! 5. Put the next entry: see [`commit`].
 //! 6. Finish it, and go on from 2, until the tip or the end of the run's time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -185,10 +185,11 @@ impl<O: Objects, S: Source> Archiver<O, S> {
                 report.plans_dropped += 1;
                 continue;
             }
-            let (reached_tip, now_at_tip) = (gathered.reached_tip, gathered.tips.clone());
+            let (reached_tip, now_at_tip, unread) =
+                (gathered.reached_tip, gathered.tips.clone(), gathered.unread.clone());
             if gathered.readings.is_empty() {
                 report.reached_tip = reached_tip;
-                note_shards(state, &summary, report);
+                note_shards(state, &summary, unread, report);
                 if !reached_tip && life.may_read() {
                     // Nothing could be read though there is more: only a lack of time or of budget does that.
                     tracing::warn!("no shard could be read on");
@@ -215,7 +216,7 @@ impl<O: Objects, S: Source> Archiver<O, S> {
                 Outcome::Committed(_) => {
                     tips = now_at_tip;
                     report.reached_tip = reached_tip;
-                    note_shards(state, &summary, report);
+                    note_shards(state, &summary, unread, report);
                 }
                 Outcome::Overtaken => tips.clear(),
                 Outcome::TooLate => {
@@ -329,11 +330,16 @@ fn note_commit(plan: &Plan, n: u64, report: &mut ArchiveReport) {
     }
 }
 
-fn note_shards(state: &State, summary: &Summary, report: &mut ArchiveReport) {
+fn note_shards(state: &State, summary: &Summary, unread: BTreeMap<ShardId, Option<i64>>, report: &mut ArchiveReport) {
+    let unread = unread.into_iter().map(|(shard, caught_up_ms)| {
+        let report = ShardReport { to: None, closed: false, caught_up_ms };
+        (shard, report)
+    });
     let ends = state.stream(&summary.stream).into_iter().flat_map(|end| &end.shards);
     let said = ends.map(|(shard, end)| {
         let report = ShardReport { to: end.to.clone(), closed: end.closed, caught_up_ms: end.caught_up_ms };
         (shard.clone(), report)
     });
-    report.shards = said.collect();
+    // What the log says of a shard counts, if another run has read it meanwhile.
+    report.shards = unread.chain(said).collect();
 }

@@ -239,6 +239,32 @@ fn a_throttled_shard_does_not_hold_up_the_others() {
     world.settle();
 }
 
+/// Its parent is read to its end, all other shards to their tips: it is what the archive is behind by.
+#[test]
+fn a_child_of_which_nothing_was_read_is_behind_since_its_parent_was_read() {
+    let (mut world, mut dice) = (World::new(), Dice(13));
+    let first = world.stream.open_shards().remove(0);
+    world.stream.split(&first);
+    (0..6).for_each(|_| world.produce(&mut dice));
+    run(&world.objects, &world.stream, &world.host);
+    let before = world.stream.open_shards();
+    world.stream.split(&before[0]);
+    let open = world.stream.open_shards();
+    let children: Vec<_> = open.iter().filter(|shard| !before.contains(shard)).collect();
+    world.host.pass(Duration::from_secs(2 * 3_600));
+    children.iter().for_each(|shard| world.stream.throttle(shard, 0));
+    let report = run(&world.objects, &world.stream, &world.host);
+    assert!(report.shards[&before[0]].closed && !report.reached_tip, "{report:?}");
+    assert!(children.iter().all(|shard| report.shards[*shard].to.is_none()), "{report:?}");
+    let lag = crate::archive::metrics::lag_seconds(&report, world.host.now_ms());
+    assert!(lag.is_some_and(|lag| lag >= 2 * 3_600), "{lag:?} {report:?}");
+
+    children.iter().for_each(|shard| world.stream.throttle(shard, u64::MAX));
+    let report = run(&world.objects, &world.stream, &world.host);
+    assert_eq!(crate::archive::metrics::lag_seconds(&report, world.host.now_ms()), Some(0));
+    world.settle();
+}
+
 #[test]
 fn an_archive_of_another_definition_is_refused_before_anything_is_put() {
     let (mut world, mut dice) = (World::new(), Dice(9));

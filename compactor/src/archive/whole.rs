@@ -46,13 +46,17 @@ pub fn caught_up<'e>(
 ) -> Option<i64> {
     let known = match end(&shard.id) {
         Some(end) => end.caught_up_ms,
-        None => {
-            let times: Option<Vec<i64>> = shard.parents.iter().map(|p| end(p).and_then(|e| e.caught_up_ms)).collect();
-            times.and_then(|times| times.into_iter().min())
-        }
+        None => of_parents(shard, end),
     };
     // Nothing is older than the stream; for one that is young, that alone shows that nothing was trimmed.
     known.max(Some(stream_created_ms))
+}
+
+/// Since when a shard that was never read may hold records: the earliest time of its parents; `None` without parents, or where nobody
+/// ever read one.
+pub fn of_parents<'e>(shard: &ListedShard, end: impl Fn(&ShardId) -> Option<&'e ShardEnd>) -> Option<i64> {
+    let times: Option<Vec<i64>> = shard.parents.iter().map(|p| end(p).and_then(|e| e.caught_up_ms)).collect();
+    times.and_then(|times| times.into_iter().min())
 }
 
 /// The time to note for a shard after reading it.

@@ -15,11 +15,14 @@
 //! | mapping: filters, tumbling window | none | what is filtered is archived and never counted |
 //! | tables | ACTIVE, our keys; point-in-time recovery; the ledger's items expire by `expires`, no others do | |
 //! | bucket | versioned, private; nothing in the archive expires by age | |
+//! | bucket: policy | under `_log/` nobody may delete, nor put without `If-None-Match` | whoever has the right to write can change the history; the chain of digests shows it, and keeps nobody from it |
 //! | partitions | each at its month's version | readers by location see old files, and compaction waits |
 //! | definition | one hash everywhere | |
 //! | clock | within a minute | requests are refused at five minutes; a creation time far ahead is quarantined |
 
 use std::fmt::Display;
+
+use recount_schemas::terminal::plural;
 
 use super::facts::{Destination, Fact, Facts, Mapping, Placed, Stream, Table};
 use super::{Check, Outcome};
@@ -285,9 +288,13 @@ fn bucket(checks: &mut Checks, facts: &Facts) {
         let cure = "remove the lifecycle rules by which present objects of the archive expire";
         checks.must("bucket: expiry", bad.is_empty(), found, cure);
     });
-    checks.seen("log", &facts.log, |checks, entries| {
-        checks.push("log", Outcome::Fine, format_args!("{entries} entries"), "")
+    checks.seen("bucket: policy", &bucket.policy, |checks, policy| {
+        let found = |denied: bool| if denied { "denied to everybody" } else { "not denied to everybody" };
+        let cure = "put the policy of infra/aws/template.yaml on the bucket (BucketPolicy): it denies this under _log/ and sets/*/_log/";
+        checks.must("bucket: deleting from the log", policy.kept, found(policy.kept), cure);
+        checks.must("bucket: overwriting in the log", policy.append_only, found(policy.append_only), cure);
     });
+    checks.seen("log", &facts.log, |checks, entries| checks.push("log", Outcome::Fine, plural(*entries, "entry"), ""));
 }
 
 #[allow(clippy::ptr_arg)] // it is what a fact holds
@@ -302,7 +309,7 @@ fn partitions(checks: &mut Checks, months: &Vec<Placed>) {
         })
         .collect();
     let found = match wrong.as_slice() {
-        [] => format!("{} months, each at its version", months.len()),
+        [] => format!("{}, each at its version", plural(months.len() as u64, "month")),
         wrong => wrong.join("; "),
     };
     checks.must(

@@ -4,6 +4,7 @@ use super::*;
 use crate::archive::finish::Shown;
 use crate::doctor::Report;
 use crate::doctor::facts::{BucketFacts, TableStream};
+use crate::doctor::policy::LogPolicy;
 
 const ARN: &str = "arn:aws:kinesis:eu-north-1:123456789012:stream/changes";
 
@@ -62,6 +63,7 @@ fn facts() -> Facts {
             versioned: Fact::Is(true),
             private: Fact::Is(true),
             expires: Fact::Is(vec!["athena/".into()]),
+            policy: Fact::Is(LogPolicy { kept: true, append_only: true }),
         },
         log: Fact::Is(9),
         partitions: Fact::Is(vec![Placed { month: "2026-11".parse().unwrap(), version: 7, shown }]),
@@ -135,6 +137,8 @@ fn each_thing_that_is_wrong_is_found_alone() {
         ("bucket: expiry", of(|f| &mut f.bucket.expires, |all| all.push("events/month=2024".into()))),
         ("bucket: expiry", of(|f| &mut f.bucket.expires, |all| all.push("_".into()))),
         ("bucket: expiry", of(|f| &mut f.bucket.expires, |all| all.push("_switch/".into()))),
+        ("bucket: deleting from the log", of(|f| &mut f.bucket.policy, |policy| policy.kept = false)),
+        ("bucket: overwriting in the log", of(|f| &mut f.bucket.policy, |policy| policy.append_only = false)),
         ("bucket: expiry", of(|f| &mut f.bucket.expires, |all| all.push("backfills/parts/".into()))),
         ("partitions", of(|f| &mut f.partitions, |all| all[0].shown = None)),
         ("partitions", of(|f| &mut f.partitions, |all| all[0].version = 8)),
@@ -226,4 +230,14 @@ fn what_is_not_there_is_not_checked_and_what_is_refused_is_undecided() {
     facts.clock_ms = Fact::Is(1_000_000);
     assert_eq!(Report::new(check(&facts)).verdict, Outcome::Wrong);
     assert_eq!(Report::new(Vec::new()).verdict, Outcome::Undecided);
+}
+
+#[test]
+fn a_policy_that_may_not_be_read_is_undecided() {
+    let mut facts = facts();
+    facts.bucket.policy = Fact::Unseen("AccessDenied".into());
+    assert_eq!(wrong(&facts), [("bucket: policy".to_owned(), Outcome::Undecided)]);
+    facts.bucket.policy = Fact::Is(LogPolicy::default());
+    let found = check(&facts).into_iter().filter(|check| check.outcome == Outcome::Wrong).map(|check| check.cure);
+    assert_eq!(found.collect::<Vec<_>>().len(), 2, "there is no policy");
 }

@@ -2,6 +2,7 @@
 
 use recount_schemas::Month;
 
+use super::policy::LogPolicy;
 use crate::archive::finish::Shown;
 
 /// Something that was looked at.
@@ -114,6 +115,8 @@ pub struct BucketFacts {
     pub private: Fact<bool>,
     /// Prefixes whose present objects expire by age; the empty one is the whole bucket.
     pub expires: Fact<Vec<String>>,
+    /// What its policy says of the log.
+    pub policy: Fact<LogPolicy>,
 }
 
 /// A month of the archive and what readers by location are shown of it.

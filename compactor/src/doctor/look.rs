@@ -12,6 +12,7 @@ use recount_consumer::handler::{AttemptTimeouts, Clients};
 use recount_schemas::causes;
 
 use super::facts::{BucketFacts, Destination, Fact, Facts, Mapping, Placed, Stream, Table, TableStream};
+use super::policy::{self, LogPolicy};
 use crate::context::Context;
 use crate::progress::{Says, Work};
 use crate::stack::Stack;
@@ -218,7 +219,18 @@ async fn bucket(context: &Context) -> BucketFacts {
         |answer| answer.rules.unwrap_or_default().iter().filter_map(expiring).collect(),
         |code| (code == "NoSuchLifecycleConfiguration").then(|| Fact::Is(Vec::new())),
     );
-    BucketFacts { lists, versioned, private, expires }
+    let policy = fact(
+        s3.get_bucket_policy().bucket(name).send().await,
+        |answer| policy::read(answer.policy().unwrap_or_default(), name),
+        |code| (code == "NoSuchBucketPolicy").then(|| Fact::Is(Some(LogPolicy::default()))),
+    );
+    let policy = match policy {
+        Fact::Is(Some(policy)) => Fact::Is(policy),
+        Fact::Is(None) => Fact::Unseen("the bucket's policy is not understood".to_owned()),
+        Fact::Absent(why) => Fact::Absent(why),
+        Fact::Unseen(why) => Fact::Unseen(why),
+    };
+    BucketFacts { lists, versioned, private, expires, policy }
 }
 
 /// The prefix of a rule by which present objects expire.

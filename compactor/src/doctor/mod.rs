@@ -2,6 +2,7 @@
 //!
 //! - [`facts`]: what a deployment is like, as far as it could be seen.
 //! - [`checks`]: what must hold of it, as a function of the facts. Nothing there is asked.
+//! - [`policy`]: what a bucket's policy says of the log. Pure.
 //! - [`mod@look`]: asking. Only reads, with the rights of whoever calls it: what is refused is said, which is the check of permissions.
 //!
 //! What is not there to be looked at, such as a mapping where no stack is named, is *not checked*, never fine.
@@ -9,6 +10,7 @@
 pub mod checks;
 pub mod facts;
 pub mod look;
+pub mod policy;
 
 use serde::{Deserialize, Serialize};
 
