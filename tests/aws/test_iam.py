@@ -67,6 +67,8 @@ CALLS = {
         ("get_shard_iterator", "stream", {COMPACTOR, OPERATOR}),
         ("get_records", "stream", {COMPACTOR, OPERATOR}),
     ],
+    "compactor/src/athena/asker.rs": [(operation, "workgroup", {OPERATOR}) for operation in (
+        "get_query_execution", "get_query_results", "start_query_execution", "stop_query_execution")],
     "compactor/src/audit/again.rs": [("batch_get_item", "source", {OPERATOR})],
     "compactor/src/bucket/s3.rs": [
         ("get_object", "bucket", {COMPACTOR, OPERATOR}),
@@ -90,8 +92,6 @@ CALLS = {
         "describe_table", "describe_time_to_live", "get_bucket_lifecycle_configuration", "get_bucket_policy",
         "get_bucket_versioning", "get_event_source_mapping", "get_public_access_block", "list_event_source_mappings", "list_objects_v2", "list_shards",
         "query")],
-    "compactor/src/recompute/athena/run.rs": [(operation, "workgroup", {OPERATOR}) for operation in (
-        "get_query_execution", "get_query_results", "start_query_execution", "stop_query_execution")],
     "compactor/src/repair/apply.rs": [("update_item", "totals", {OPERATOR})],
     "compactor/src/replay/run.rs": [("describe_stream_summary", "stream", {OPERATOR})],
     "compactor/src/stack/find.rs": [
