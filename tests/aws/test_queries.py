@@ -103,12 +103,10 @@ class OverAnArchive(unittest.TestCase):
 
     @classmethod
     def fill(cls):
-        load = "load --projects 5 --months 3 --events 400 --updates 0.3 --deletes 0.2 --seed 21 --into-stream"
-        loaded = cls.run_binary("producer", *load.split(), "--duplicates", str(DUPLICATES), "--format", "json")
         cls.monthly = {}
-        for row in json.loads(loaded.splitlines()[-1])["tally"]:
-            if row["inserts"]:
-                cls.monthly[row["project"], row["month"]] = (row["inserts"], decimal.Decimal(row["inserted_bytes"]))
+        cls.loaded(400, 21)
+        cls.run_binary("recount", "archive")
+        cls.busy_by_athena()
         cls.yearly = collections.defaultdict(lambda: (0, decimal.Decimal(0)))
         for (group, month), (events, size) in cls.monthly.items():
             before = cls.yearly[group, month[:4]]
@@ -116,7 +114,6 @@ class OverAnArchive(unittest.TestCase):
         cls.run_binary("recount", "archive")
         cls.run_binary("recount", "recompute")
         # One number is spoilt, after the consumer counted: so reconcile, clean before, has something to find.
-        cls.counted(sum(events for events, _ in cls.monthly.values()))
         cls.run_binary("recount", "reconcile")
         cls.by_athena()
         (cls.spoilt, _) = next(iter(cls.monthly.items()))
@@ -129,13 +126,40 @@ class OverAnArchive(unittest.TestCase):
         cls.run_binary("recount", "reconcile", ends=1)
 
     @classmethod
-    def by_athena(cls):
-        """What the commands say with `--engine athena`, of a clean archive and of a spoilt one, beside what they say without."""
+    def loaded(cls, events, seed):
+        """So many events more, of which the loader says what they come to; and they are counted."""
+        load = f"load --projects 5 --months 3 --events {events} --updates 0.3 --deletes 0.2 --seed {seed} --into-stream"
+        loaded = cls.run_binary("producer", *load.split(), "--duplicates", str(DUPLICATES), "--format", "json")
+        for row in json.loads(loaded.splitlines()[-1])["tally"]:
+            if row["inserts"]:
+                of = row["project"], row["month"]
+                before = cls.monthly.get(of, (0, 0))
+                cls.monthly[of] = (before[0] + row["inserts"], before[1] + decimal.Decimal(row["inserted_bytes"]))
+        cls.counted(sum(events for events, _ in cls.monthly.values()))
+
+    @classmethod
+    def busy_by_athena(cls):
+        """What reconcile says while the archive goes on, before Athena has read or after."""
         cls.lake = Lake(cls.data / "s3/recount-archive", "recount-archive")
         server = Server(cls.lake)
         cls.addClassCleanup(server.close)
-        athena = {"AWS_ENDPOINT_URL_ATHENA": server.url, "AWS_ENDPOINT_URL_GLUE": server.url,
-                  "RECOUNT_GLUE_DATABASE": "lake", "RECOUNT_ATHENA_WORKGROUP": "recount"}
+        cls.athena = {"AWS_ENDPOINT_URL_ATHENA": server.url, "AWS_ENDPOINT_URL_GLUE": server.url,
+                      "RECOUNT_GLUE_DATABASE": "lake", "RECOUNT_ATHENA_WORKGROUP": "recount"}
+        # A run that archives nothing finishes the last entry: it gives the catalog all its months.
+        cls.run_binary("recount", "archive", more=cls.athena)
+        cls.busy = {}
+        for seed, when in enumerate(("after", "before"), start=22):
+            def goes_on(seed=seed):
+                cls.loaded(60, seed)
+                cls.run_binary("recount", "archive", more=cls.athena)
+
+            setattr(cls.lake, when, goes_on)
+            cls.busy[when] = json.loads(cls.run_binary("recount", "reconcile", "--engine", "athena", "--format", "json", more=cls.athena))
+
+    @classmethod
+    def by_athena(cls):
+        """What the commands say with `--engine athena`, of a clean archive and of a spoilt one, beside what they say without."""
+        athena = cls.athena
 
         def said(command, *arguments, ends=0):
             own = json.loads(cls.run_binary("recount", command, *arguments, "--format", "json", ends=ends))
@@ -143,8 +167,6 @@ class OverAnArchive(unittest.TestCase):
                                               ends=ends, more=athena))
             return own, asked
 
-        # A run that archives nothing finishes the last entry: it gives the catalog all its months.
-        cls.run_binary("recount", "archive", more=athena)
         cls.recounts = said("recompute")
         cls.clean = said("reconcile")
         (group, month), _ = next(iter(cls.monthly.items()))
@@ -304,6 +326,15 @@ class OverAnArchive(unittest.TestCase):
             self.assertEqual((said["cells_read"], said["scanned_bytes"]), (0, 1234))
         self.assertEqual(self.clean[0]["cells"], len(self.monthly))
         self.assertEqual(self.of_a_group[0]["cells"], 1)
+
+    def test_an_archive_that_goes_on_is_clean_too(self):
+        after, before = (self.busy[when] for when in ("after", "before"))
+        self.assertEqual((after["verdict"], before["verdict"]), ("clean", "clean"))
+        # What came after Athena had read is in no cell that was read; what it read more than the cells is looked at again.
+        self.assertEqual(after["athena"]["cells_read"], 0)
+        self.assertGreater(before["athena"]["cells_read"], 0)
+        self.assertGreater(before["athena"]["rows"], after["athena"]["rows"])
+        self.assertEqual((after["athena"]["query"], before["athena"]["query"]), ("q0", "q1"), "each was asked once")
 
     def test_a_damaged_cell_is_found_and_its_event_named_as_without_athena(self):
         own, asked = self.damaged
