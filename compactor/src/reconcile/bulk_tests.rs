@@ -134,6 +134,34 @@ proptest! {
     }
 }
 
+/// Of a month whose pages have expired the item still holds keys: those must be known by name, or every old cell would be read.
+#[tokio::test]
+async fn a_clean_month_needs_no_rows_also_when_its_pages_have_expired() {
+    let fresh = History {
+        events: vec![true; 200],
+        counted: 200,
+        passed: 200,
+        old: 0,
+        expired: 0,
+        cuts: vec![],
+        damages: vec![],
+    };
+    for (what, history, settled) in [
+        ("fresh", fresh.clone(), true),
+        ("expired", History { old: 300, expired: 300, ..fresh.clone() }, true),
+        ("expiring", History { old: 100, expired: 100, ..fresh.clone() }, false),
+        ("not passed", History { old: 300, expired: 300, passed: 199, ..fresh }, false),
+    ] {
+        for athena in [false, true] {
+            let mut world = world(&history);
+            (world.files, world.athena) = (files(&history), athena);
+            let compared = world.pass(None, std::collections::BTreeMap::new(), false).await;
+            assert_eq!((compared.suspects.is_empty(), compared.events), (settled, 200), "{what}, Athena: {athena}");
+            assert!(compared.found.is_empty() && compared.open.is_empty(), "{what}");
+        }
+    }
+}
+
 /// What a file of a clean archive costs: the bytes that are read of it by its summary, and by its rows. (One of at most 1 MiB is
 /// read in one request altogether, either way.)
 async fn cost(rows: usize, groups: usize) -> (u64, u64) {

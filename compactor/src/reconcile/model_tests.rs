@@ -119,7 +119,12 @@ impl World {
         (item.events, item.sums) = (sum.events, sum.sums);
     }
 
-    async fn pass(&self, scope: Option<&BTreeSet<Cell>>, hints: BTreeMap<Cell, Delta>, by_rows: bool) -> Compared {
+    pub(super) async fn pass(
+        &self,
+        scope: Option<&BTreeSet<Cell>>,
+        hints: BTreeMap<Cell, Delta>,
+        by_rows: bool,
+    ) -> Compared {
         let mut sorter = Sorter::with_buffer(1 << 20);
         let in_scope = |cell: &Cell| scope.is_none_or(|scope| scope.contains(cell));
         let cells: BTreeSet<Cell> = scope.cloned().unwrap_or_else(|| self.items.keys().cloned().collect());
