@@ -103,6 +103,12 @@ class Lake:
         (month,) = body["PartitionValues"]
         return {"Partition": self.partitions[month]} if month in self.partitions else None
 
+    def BatchUpdatePartition(self, body):
+        for entry in body["Entries"]:
+            (month,) = entry["PartitionValueList"]
+            self.partitions[month] = entry["PartitionInput"]
+        return {"Errors": []}
+
     def CreatePartition(self, body):
         (month,) = body["PartitionInput"]["Values"]
         self.partitions[month] = body["PartitionInput"]

@@ -139,7 +139,7 @@ class OverAnArchive(unittest.TestCase):
 
     @classmethod
     def busy_by_athena(cls):
-        """What reconcile says while the archive goes on, before Athena has read or after."""
+        """What reconcile says while the archive goes on, before Athena has read or after; and while its months are compacted."""
         cls.lake = Lake(cls.data / "s3/recount-archive", "recount-archive")
         server = Server(cls.lake)
         cls.addClassCleanup(server.close)
@@ -154,7 +154,15 @@ class OverAnArchive(unittest.TestCase):
                 cls.run_binary("recount", "archive", more=cls.athena)
 
             setattr(cls.lake, when, goes_on)
-            cls.busy[when] = json.loads(cls.run_binary("recount", "reconcile", "--engine", "athena", "--format", "json", more=cls.athena))
+            cls.busy[when] = cls.reconciled()
+        cls.lake.before = lambda: cls.run_binary("recount", "compact", "--confirm", more=cls.athena)
+        cls.busy["compacted"] = cls.reconciled()
+        # What is read by a glob from here on sees each event once.
+        cls.run_binary("recount", "compact", "--grace", "0", "--under-readers", "--confirm", more=cls.athena)
+
+    @classmethod
+    def reconciled(cls):
+        return json.loads(cls.run_binary("recount", "reconcile", "--engine", "athena", "--format", "json", more=cls.athena))
 
     @classmethod
     def by_athena(cls):
@@ -180,6 +188,7 @@ class OverAnArchive(unittest.TestCase):
         cls.damaged = said("reconcile", ends=1)
         values[":one"] = {"N": "1"}
         cls.dynamodb("UpdateItem", {**where, "UpdateExpression": "ADD recent :key, events :one", "ExpressionAttributeValues": values})
+        cls.without_a_workgroup = cls.run_binary("recount", "reconcile", "--engine", "athena", ends=3, streams="stderr")
         # A partition is not there.
         cls.hidden = month
         cls.lake.hidden.add(month)
@@ -334,7 +343,14 @@ class OverAnArchive(unittest.TestCase):
         self.assertEqual(after["athena"]["cells_read"], 0)
         self.assertGreater(before["athena"]["cells_read"], 0)
         self.assertGreater(before["athena"]["rows"], after["athena"]["rows"])
-        self.assertEqual((after["athena"]["query"], before["athena"]["query"]), ("q0", "q1"), "each was asked once")
+        self.assertEqual([busy["athena"]["query"] for busy in self.busy.values()], ["q0", "q1", "q2"], "each was asked once")
+
+    def test_months_that_are_compacted_meanwhile_are_clean_too(self):
+        before, compacted = (self.busy[when] for when in ("before", "compacted"))
+        self.assertEqual((compacted["verdict"], compacted["athena"]["cells_read"]), ("clean", 0))
+        self.assertEqual(compacted["athena"]["rows"], before["athena"]["rows"])
+        self.assertLess(compacted["athena"]["files"], before["athena"]["files"])
+        self.assertGreater(compacted["athena"]["entries"], before["athena"]["entries"])
 
     def test_a_damaged_cell_is_found_and_its_event_named_as_without_athena(self):
         own, asked = self.damaged
@@ -345,6 +361,10 @@ class OverAnArchive(unittest.TestCase):
         self.assertEqual(said["cells_read"], 1)
         named = [event["event_key"] for finding in asked["findings"] if finding["kind"] == "missing" for event in finding["events"]]
         self.assertEqual(named, [base64.b64decode(self.lost).hex()])
+
+    def test_it_needs_a_workgroup(self):
+        told = self.without_a_workgroup
+        self.assertIn("--engine athena needs RECOUNT_GLUE_DATABASE", told)
 
     def test_a_missing_partition_cannot_pass_for_a_clean_month(self):
         self.assertIn("Athena did not read the archive as the log has it", self.undecided)

@@ -58,10 +58,17 @@ mod tests {
             ["2026-11", "NULL", "NULL", "8", "0", "NULL", "NULL"],
         ];
         let foreign = foreign.map(|line| line.map(str::to_owned).to_vec()).to_vec();
+        let file_alone = foreign[..1].to_vec();
         let deployment = Deployment::new(definition(), &[], 0, vec![foreign]);
         let error = recompute(&deployment.context, &|_| {}).await.unwrap_err();
         assert!(matches!(&error, AthenaError::OtherFiles(months) if months.len() == 1), "{error}");
         assert!(!error.is_usage() && error.to_string().contains("2026-11"), "{error}");
         assert_eq!((deployment.times("StartQueryExecution"), deployment.times("PUT ")), (3, 0));
+
+        // An answer that is not whole.
+        let deployment = Deployment::new(definition(), &[], 0, vec![file_alone]);
+        let error = recompute(&deployment.context, &|_| {}).await.unwrap_err();
+        insta::assert_snapshot!(error, @"Athena's answer has 8 rows of 2026-11 by file and 0 by group");
+        assert_eq!(deployment.times("PUT "), 0);
     }
 }
