@@ -99,11 +99,12 @@ fn shown(estimate: &Estimate) -> String {
         text,
         "A month adds {:.1} GB to the archive; it is paid for each month that it is kept. Noncurrent versions, {:.1} GB, are those of a daily\n\
          compaction and of uploads, kept for 30 days; with StagingVersionDays=0, the default, uploads' versions are kept for ever: {:.1} GB\n\
-         more each month. One recount of a month by Athena: {} dollars.",
+         more each month. One recount of a month by Athena: {} dollars; one reconcile: {}.",
         estimate.archive_gb,
         estimate.noncurrent_gb,
         estimate.noncurrent_gb - 15.5 * estimate.archive_gb,
         dollars(estimate.athena_recount),
+        dollars(estimate.athena_reconcile),
     );
     let _ = writeln!(
         text,
@@ -156,7 +157,7 @@ mod tests {
 
         A month adds 0.3 GB to the archive; it is paid for each month that it is kept. Noncurrent versions, 7.4 GB, are those of a daily
         compaction and of uploads, kept for 30 days; with StagingVersionDays=0, the default, uploads' versions are kept for ever: 2.2 GB
-        more each month. One recount of a month by Athena: 0.00 dollars.
+        more each month. One recount of a month by Athena: 0.00 dollars; one reconcile: 0.00.
         Prices of us-east-1, 2026-11, without free tiers. Events are spread evenly, the dearest case.
         ");
     }
@@ -187,7 +188,7 @@ mod tests {
 
         A month adds 33.5 GB to the archive; it is paid for each month that it is kept. Noncurrent versions, 586.7 GB, are those of a daily
         compaction and of uploads, kept for 30 days; with StagingVersionDays=0, the default, uploads' versions are kept for ever: 67.1 GB
-        more each month. One recount of a month by Athena: 0.16 dollars.
+        more each month. One recount of a month by Athena: 0.00 dollars; one reconcile: 0.02.
         Prices of us-east-1, 2026-11, without free tiers. Events are spread evenly, the dearest case.
         ");
     }
@@ -218,7 +219,7 @@ mod tests {
 
         A month adds 3352.8 GB to the archive; it is paid for each month that it is kept. Noncurrent versions, 58673.3 GB, are those of a daily
         compaction and of uploads, kept for 30 days; with StagingVersionDays=0, the default, uploads' versions are kept for ever: 6705.5 GB
-        more each month. One recount of a month by Athena: 16.37 dollars.
+        more each month. One recount of a month by Athena: 0.36 dollars; one reconcile: 1.55.
         Prices of us-east-1, 2026-11, without free tiers. Events are spread evenly, the dearest case.
         ");
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::athena::Asked;
 use crate::reconcile::Coverage;
 use crate::reconcile::finding::{Finding, Kind, Named, NamedEvent, Origin};
 use recount_schemas::{Cell, EventKey};
@@ -55,6 +56,9 @@ fn a_reconciliation_for_people() {
     2 findings in 1 cell (12 cells, 1,234,567 archived events compared; 1 record in quarantine)
     99.99 % of events verified, the oldest unverified is 14 min old
     "###);
+    let asked = Asked { query: "0f\u{1b}".into(), scanned_bytes: 33_000, files: 1, rows: 1_234_567, entries: 9 };
+    let by_athena = Reconciliation { athena: Some(ByAthena { asked, cells_read: 2 }), ..report() };
+    insta::assert_snapshot!(reconciliation(&by_athena).lines().last().unwrap(), @r"Athena read 1 file with 1,234,567 rows (33,000 bytes scanned, query 0f\u{1b}); the events of 2 cells were read here");
     let clean = Reconciliation { verdict: Verdict::Clean, findings: vec![], ..report() };
     insta::assert_snapshot!(reconciliation(&clean), @r"
     clean: every total equals its archived events (12 cells, 1,234,567 archived events compared; 1 record in quarantine)
