@@ -12,7 +12,7 @@ use super::args::Format;
 use super::commands::{CommandError, Exit, write};
 use super::tables::{drawn, grouped, plural, table};
 use crate::catalog::noted;
-use crate::compact::{CompactReport, Limits, Outcome, check_grace};
+use crate::compact::{CompactReport, LEAST_GRACE, Limits, Outcome, check_grace};
 use crate::context::Context;
 use crate::daily::{Daily, DailyReport};
 use crate::erase::{EraseError, Retention};
@@ -89,9 +89,13 @@ pub async fn run(
         true => daily.run_telling(args.month, Deadline::NONE, says).await?,
         false => daily.plan(args.month).await?,
     };
-    write(out, format, &report, all)?;
+    let short = context.catalog.is_some() && args.grace < LEAST_GRACE;
+    write(out, format, &report, |report| if short { all(report) + UNDER_READERS } else { all(report) })?;
     Ok(exit(&report.compaction))
 }
+
+/// What a grace that is shorter than a query means.
+const UNDER_READERS: &str = "a query that runs while its files are deleted fails, and is to be run again\n";
 
 fn exit(report: &CompactReport) -> Exit {
     let kept = report.unknown_catalog.is_some() && report.waiting > 0;

@@ -149,8 +149,7 @@ mod tests {
         let line = Line::to(target, plain);
         said.iter().for_each(|work| line.say(*work));
         line.bar.abandon(); // draws what it has come to
-        let shown = terminal.0.lock().unwrap().clone();
-        shown
+        terminal.0.lock().unwrap().clone()
     }
 
     /// The spinner and the time that is left depend on the clock, the room between on the width.

@@ -139,7 +139,7 @@ pub fn table(report: &Report) -> String {
         let _ = writeln!(text, "{name:<13}{value}"); // writing to a string cannot fail
     };
     let question = &report.question;
-    line("into", format!("{}, {}", shown(&question.into), plural(report.shards as u64, "shard")));
+    line("into", format!("{}, {}", shown(&question.into), plural(report.shards, "shard")));
     let when = |us: Option<i64>, none: &str| us.map_or_else(|| none.to_owned(), instant);
     line(
         "created",
