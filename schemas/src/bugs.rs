@@ -78,7 +78,7 @@ bugs! {
     /// `sealed` stays what it was at the first sealing.
     SealedIsNotRaised = "sealed-is-not-raised" breaks [2, 4];
     /// A page's name has no digest of its keys: of two sealers in one epoch the second replaces the first one's page.
-    PageNamesCollide = "page-names-collide" breaks [3];
+    PageNamesCollide = "page-names-collide" breaks [1, 2, 3, 8];
     /// Events older than the ledger reaches back are counted, though their page may have expired.
     TooOldIsCounted = "too-old-is-counted" breaks [2, 4];
     /// An update that was refused is taken for done.
