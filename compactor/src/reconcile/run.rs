@@ -8,7 +8,7 @@
 //!
 //! The first look takes what the files' summaries say of their rows (see [`bulk`](super::bulk)), and reads the rows of the files
 //! without one; or it takes what Athena says of all rows, asked in step 5 when the archive is at the tip (see
-//! [`by_athena`](super::by_athena)). Cells about which these alone say nothing go through all five steps by their rows.
+//! [`by_athena`]). Cells about which these alone say nothing go through all five steps by their rows.
 //!
 //! So every key that a cell has counted is archived by step 5, and every record at or below the progress of step 1 had its
 //! verdict before the cells were read. Cells where something seems wrong go through all five steps once more: the archive
