@@ -2,7 +2,7 @@
 //!
 //! | metric | unit | what |
 //! | --- | --- | --- |
-//! | `ArchiveLagSeconds` | seconds | 0 where the run read every shard to its tip; else the time since the shard that is furthest behind was last known to be read to its tip, or its parents if nothing of it was read yet. Absent where one never was: a new archive's first runs. That is noted hourly for a shard that is at its tip, so this can say up to an hour too much |
+//! | `ArchiveLagSeconds` | seconds | 0 where the run read every shard to its tip; else the time since the shard that is furthest behind was last known to be read to its tip, or its parents if nothing of it was read yet. Absent where one never was: a new archive's first runs, or two generations of shards that nobody read. That is noted hourly for a shard that is at its tip, so this can say up to an hour too much |
 //! | `ArchiveRows`, `ArchiveDuplicates`, `ArchiveConflicts`, `ArchiveQuarantined` | count | what the run's records came to |
 //! | `ArchiveLost` | count | places where records may be missing since the stream dropped them unread |
 //!

@@ -18,6 +18,7 @@ use anyhow::Context as _;
 use aws_config::BehaviorVersion;
 use lambda_runtime::{Diagnostic, LambdaEvent, run, service_fn};
 use recount_compactor::archive::{self, Archiver, Limits, MAX_COMMIT_BYTES, Until};
+use recount_compactor::catalog::noted;
 use recount_compactor::compact;
 use recount_compactor::context::Context;
 use recount_compactor::contributions::Scope;
@@ -97,6 +98,10 @@ async fn handle(parts: &Parts, event: LambdaEvent<Request>) -> Result<serde_json
         Task::Compact => {
             let report = parts.daily.run(None, Deadline::after(&**host, left)).await;
             let report = report.inspect_err(|error| tracing::error!(%error, "daily run failed"))?;
+            // An error, so that the alarm on errors tells somebody: else the archive is never compacted again.
+            if let Some(catalog) = &report.compaction.unknown_catalog {
+                return Err(format!("nothing is compacted: {}", noted::why_kept(catalog)).into());
+            }
             Ok(serde_json::to_value(report)?)
         }
         Task::Recompute => {

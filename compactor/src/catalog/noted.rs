@@ -2,15 +2,16 @@
 //!
 //! A file that a compaction or an erasure removed is deleted once its month's location shows it no longer. A run that was not told of the
 //! catalog cannot ask it; it would go by the age of files alone, and delete what a location that is behind still shows. So whoever
-//! keeps a catalog notes it before the first month is placed; and a run without one deletes no removed file of an archive where
-//! one is noted.
+//! keeps a catalog notes it before the first month is placed; and a run without it, or with another one, neither compacts nor deletes
+//! there: it would add a copy of each month every time, and move no location to it.
 //!
-//! The note stays when a catalog is given up. Whoever does that deletes the object.
+//! The note stays when a catalog is given up, or exchanged. Whoever does that deletes the object.
 
 use bytes::Bytes;
 use recount_schemas::terminal::shown;
 use serde::{Deserialize, Serialize};
 
+use crate::archive::finish::Catalog;
 use crate::bucket::{BucketError, Objects};
 
 /// The object.
@@ -45,10 +46,16 @@ pub async fn noted<O: Objects>(objects: &O) -> Result<Option<String>, BucketErro
     Ok(Some(note.map_or_else(|| "a catalog".to_owned(), |note| shown(&note.catalog))))
 }
 
-/// Why a run that was not told of this catalog keeps removed files, and what to do.
+/// The catalog that is noted, where it is not the one that a run keeps.
+pub async fn unknown<O: Objects>(objects: &O, kept: Option<&dyn Catalog>) -> Result<Option<String>, BucketError> {
+    let known = kept.map(|catalog| shown(&catalog.name()));
+    Ok(noted(objects).await?.filter(|noted| known.as_ref() != Some(noted)))
+}
+
+/// Why a run that does not keep this catalog deletes no removed file, and what to do.
 pub fn why_kept(catalog: &str) -> String {
     format!(
-        "readers find this archive's months by {catalog}, which this run was not told of: a location may still show removed files, so none was \
+        "readers find this archive's months by {catalog}, which this run was not told of: a location may still show removed files, so none is \
          deleted. Give --stack, or RECOUNT_GLUE_DATABASE; if nobody reads by it any more, delete {NAME} from the bucket"
     )
 }
@@ -70,6 +77,6 @@ mod tests {
             block_on(objects.put(NAME, Bytes::copy_from_slice(bytes))).unwrap();
             assert_eq!(block_on(noted(&objects)).unwrap().as_deref(), Some("a catalog"));
         }
-        insta::assert_snapshot!(why_kept("Glue database lake"), @"readers find this archive's months by Glue database lake, which this run was not told of: a location may still show removed files, so none was deleted. Give --stack, or RECOUNT_GLUE_DATABASE; if nobody reads by it any more, delete _catalog/noted.json from the bucket");
+        insta::assert_snapshot!(why_kept("Glue database lake"), @"readers find this archive's months by Glue database lake, which this run was not told of: a location may still show removed files, so none is deleted. Give --stack, or RECOUNT_GLUE_DATABASE; if nobody reads by it any more, delete _catalog/noted.json from the bucket");
     }
 }

@@ -98,7 +98,7 @@ pub async fn run(
 const UNDER_READERS: &str = "a query that runs while its files are deleted fails, and is to be run again\n";
 
 fn exit(report: &CompactReport) -> Exit {
-    let kept = report.unknown_catalog.is_some() && report.waiting > 0;
+    let kept = report.unknown_catalog.is_some();
     match (report.finished, report.confirmed) {
         (true, _) if !kept => Exit::Clean,
         (false, false) => Exit::Findings,
@@ -155,8 +155,8 @@ fn shown(report: &CompactReport) -> String {
         let _ = writeln!(text, "{deleted} with {bytes} can be deleted");
     }
     let waiting = plural(report.waiting, "removed file");
-    if let Some(catalog) = report.unknown_catalog.as_ref().filter(|_| report.waiting > 0) {
-        let _ = writeln!(text, "kept: {waiting}; {}", noted::why_kept(catalog));
+    if let Some(catalog) = &report.unknown_catalog {
+        let _ = writeln!(text, "nothing is compacted, and {waiting} kept: {}", noted::why_kept(catalog));
     } else if report.waiting > 0 {
         let _ = writeln!(text, "{waiting} kept until their month's grace is over");
     }
@@ -263,10 +263,10 @@ mod tests {
         };
         let codes = [(true, true, 0), (true, true, 3), (true, false, 3), (false, false, 3)];
         let codes = codes.map(|(finished, confirmed, waiting)| exit(&report(finished, confirmed, waiting)));
-        assert_eq!(codes, [Exit::Clean, Exit::Undecided, Exit::Undecided, Exit::Findings]);
+        assert_eq!(codes, [Exit::Undecided, Exit::Undecided, Exit::Undecided, Exit::Findings]);
         insta::assert_snapshot!(shown(&report(true, true, 3)), @r"
         0 months compacted, 0 removed files with 0 bytes deleted
-        kept: 3 removed files; readers find this archive's months by Glue database lake, which this run was not told of: a location may still show removed files, so none was deleted. Give --stack, or RECOUNT_GLUE_DATABASE; if nobody reads by it any more, delete _catalog/noted.json from the bucket
+        nothing is compacted, and 3 removed files kept: readers find this archive's months by Glue database lake, which this run was not told of: a location may still show removed files, so none is deleted. Give --stack, or RECOUNT_GLUE_DATABASE; if nobody reads by it any more, delete _catalog/noted.json from the bucket
         ");
     }
 }

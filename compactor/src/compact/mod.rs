@@ -23,8 +23,8 @@
 //! 5. A month is compacted again only when its last compaction has been shown for the grace: each one is paid for by a copy of the
 //!    whole month that stays so long. What is due by then is deleted first. An erasure puts it off no more than a commit
 //!    does: a month in which something is erased each day is compacted each day.
-//! 6. Where readers find months by a catalog, a run that was not told of it deletes nothing ([`crate::catalog::noted`]), and a grace
-//!    shorter than a query may take is refused ([`check_grace`]).
+//! 6. Where readers find months by a catalog, a run that was not told of it merges and deletes nothing ([`crate::catalog::noted`]), and a
+//!    grace shorter than a query may take is refused ([`check_grace`]).
 
 pub mod choose;
 pub mod delete;

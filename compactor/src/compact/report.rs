@@ -18,7 +18,8 @@ pub struct CompactReport {
     pub deleted_bytes: u64,
     /// Files that were removed and stay until their month's grace is over.
     pub waiting: u64,
-    /// The catalog by which readers find the months, where this run was not told of it: no removed file is deleted then.
+    /// The catalog by which readers find the months, where this run was not told of it: nothing is compacted, and no removed file
+    /// deleted, then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown_catalog: Option<String>,
     /// Uploads deleted that could never have been committed.

@@ -63,15 +63,17 @@ impl<O: Objects> Compactor<O> {
         let log = LogStore::new(self.objects.clone(), self.host.clone());
         let state = log.read_to_head().await?;
         let mut report = CompactReport { finished: true, log_entries: state.next, ..CompactReport::default() };
-        report.unknown_catalog = self.unknown_catalog().await?;
+        report.unknown_catalog = noted::unknown(&self.objects, self.catalog.as_deref()).await?;
         for month in months(&state, only) {
             let Removed { due, kept } = self.removed(&log, &state, month, &report).await?;
             let files = due.values().flatten();
             report.deleted += files.clone().count() as u64;
             report.deleted_bytes += files.map(|file| file.meta.bytes).sum::<u64>();
             report.waiting += count(&kept);
-            let due = self.due(&log, &state, month, &kept).await?;
-            self.plan_month(&state, month, due, &mut report);
+            if report.unknown_catalog.is_none() {
+                let due = self.due(&log, &state, month, &kept).await?;
+                self.plan_month(&state, month, due, &mut report);
+            }
         }
         report.finished = report.deleted == 0 && report.months.values().all(|month| month.outcome != Outcome::Planned);
         Ok(report)
@@ -131,11 +133,12 @@ impl<O: Objects> Compactor<O> {
         };
         committer.finish(&mut state).await?;
         self.move_what_is_behind(&state, life).await?;
-        report.unknown_catalog = self.unknown_catalog().await?;
+        report.unknown_catalog = noted::unknown(&self.objects, self.catalog.as_deref()).await?;
         if let Some(catalog) = &report.unknown_catalog {
-            tracing::warn!("{}", noted::why_kept(catalog));
+            tracing::warn!("nothing is compacted: {}", noted::why_kept(catalog));
         }
-        for month in months(&state, only) {
+        let compacted = if report.unknown_catalog.is_none() { months(&state, only) } else { Vec::new() };
+        for month in compacted {
             // Before the month is compacted again: another copy of it is made then.
             let kept = self.delete_removed(log, &state, month, life, report).await?;
             let due = self.due(log, &state, month, &kept).await?;
@@ -156,14 +159,6 @@ impl<O: Objects> Compactor<O> {
         report.tidied = tidy(&self.objects, &state, life).await?;
         report.log_entries = state.next;
         Ok(())
-    }
-
-    /// The catalog that is noted in the archive, where this run has none.
-    async fn unknown_catalog(&self) -> Result<Option<String>, CompactError> {
-        match self.catalog {
-            Some(_) => Ok(None),
-            None => Ok(noted::noted(&self.objects).await?),
-        }
     }
 
     /// Deletes the removed files of a month that are due. Returns those that are not.

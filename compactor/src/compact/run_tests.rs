@@ -1,19 +1,24 @@
 //! Compaction against a bucket in memory: every crash and every fault at each request, races with archivers and other
 //! compactors, and what every reader sees at each moment.
 
+use std::collections::BTreeSet;
+use std::future::ready;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use recount_schemas::Month;
 use recount_schemas::host::{Deadline, Host};
 
 use super::report::Outcome;
 use super::{CompactError, CompactReport, Compactor, Limits, check_grace};
+use crate::archive::finish::Catalog;
+use crate::archive::shown::Shown;
 use crate::archive::world::{Dice, Run, World, archived, block_on, state};
 use crate::bucket::Objects;
 use crate::bucket::memory::{Fault, Memory};
-use crate::log::{Kind, LogStore, names};
+use crate::log::{Kind, LogStore, State, names};
 use crate::rows::testing::definition;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -90,28 +95,52 @@ fn a_month_is_left_alone_until_its_last_move_is_older_than_the_grace() {
     }
 }
 
-/// The locations still show what was removed: a run that cannot ask them would delete it by its age alone.
+/// The catalog of another deployment.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl Catalog for Elsewhere {
+    fn name(&self) -> String {
+        "Elsewhere".to_owned()
+    }
+
+    fn place<'c>(&'c self, _: &'c State, _: &'c BTreeSet<Month>) -> BoxFuture<'c, Result<(), String>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn shown(&self, _: Month) -> BoxFuture<'_, Result<Option<Shown>, String>> {
+        Box::pin(ready(Ok(None)))
+    }
+}
+
+/// The locations may still show what was removed: a run that cannot ask them would delete it by its age alone, and would leave another
+/// copy of each month that nobody is shown.
 #[test]
-fn where_a_catalog_is_noted_a_run_that_was_not_told_of_it_deletes_nothing() {
+fn where_a_catalog_is_noted_a_run_that_does_not_keep_it_merges_and_deletes_nothing() {
     let (world, _) = world_of_files(World::located(), 9);
     assert!(world.objects.bytes(crate::catalog::noted::NAME).is_some(), "noted by whoever placed a month");
     let untold = |grace| {
         let limits = Limits { grace, ..Limits::default() };
         Compactor::new(world.objects.clone(), Arc::new(definition()), world.host.clone()).with_limits(limits)
     };
+    let neither = |what: &str| {
+        let before = state(&world.objects, &world.host);
+        for grace in [GRACE, Duration::ZERO] {
+            for run in [untold(grace), untold(grace).with_catalog(Arc::new(Elsewhere))] {
+                for report in [block_on(run.plan(None)).unwrap(), block_on(run.run(None, Deadline::NONE)).unwrap()] {
+                    assert_eq!((report.deleted, report.months.len()), (0, 0), "{what}: {report:?}");
+                    assert_eq!(report.unknown_catalog.as_deref(), Some("Locations"), "{what}");
+                }
+            }
+        }
+        assert_eq!(state(&world.objects, &world.host), before, "{what}");
+    };
+    neither("nothing removed yet");
     let before = state(&world.objects, &world.host);
-    for _ in 0..2 {
-        let report = block_on(untold(GRACE).run(None, Deadline::NONE)).unwrap();
-        assert_eq!((report.deleted, report.unknown_catalog.as_deref()), (0, Some("Locations")));
-        world.host.pass(2 * GRACE);
-    }
-    let report = block_on(untold(Duration::ZERO).plan(None)).unwrap();
-    assert_eq!((report.deleted, report.waiting), (0, before.live().count() as u64), "{report:?}");
+    assert_eq!(compacted(&world, GRACE).unknown_catalog, None);
+    world.host.pass(2 * GRACE);
+    neither("removed files that are due");
     assert!(before.live().all(|live| world.objects.bytes(&live.file.target).is_some()));
-    // One that knows the catalog moves what is behind, and deletes after the grace from then.
-    let report = compacted(&world, GRACE);
-    assert_eq!((report.deleted, report.unknown_catalog), (0, None));
-    world.host.pass(GRACE);
     assert_eq!(compacted(&world, GRACE).deleted, before.live().count() as u64);
 }
 

@@ -130,9 +130,8 @@ impl<O: Objects> Eraser<O> {
             report.finished &= self.month(month, rows, &log, &mut state, &mut report).await?;
         }
         let life = self.begin();
-        if self.catalog.is_none() {
-            report.unknown_catalog = noted::noted(&self.objects).await.map_err(CompactError::from)?;
-        }
+        report.unknown_catalog =
+            noted::unknown(&self.objects, self.catalog.as_deref()).await.map_err(CompactError::from)?;
         let at_once = at_once && report.unknown_catalog.is_none();
         // Also of a run that died before it came here.
         for month in months(&state, rows) {

@@ -108,7 +108,8 @@ pub enum StackError {
     },
     /// The consumer's definition is a set's.
     #[error(
-        "function {function} works on set {set}, so it does not have the base's definition; give that with --definition"
+        "function {function} works on set {set}, so it does not have the base's definition; give that with --definition, \
+         and to switch to the base, --unchecked"
     )]
     OfASet {
         /// The function.
