@@ -18,6 +18,7 @@ CREATE MACRO sha256_bytes(b) AS unhex(sha256(b));
 CREATE MACRO unsigned(b) AS CAST(CAST('0x' || hex(b) AS UBIGINT) AS HUGEINT);
 CREATE MACRO from_big_endian_64(b) AS CAST(
     CASE WHEN unsigned(b) >= 9223372036854775808 THEN unsigned(b) - 18446744073709551616 ELSE unsigned(b) END AS BIGINT);
+CREATE MACRO to_utf8(s) AS encode(s);
 CREATE MACRO bitwise_and(a, b) AS a & b;
 CREATE MACRO array_join(l, s) AS array_to_string(l, s);
 """
@@ -25,12 +26,14 @@ PAGE = 7  # lines; Athena's pages have up to 1,000
 
 
 class Lake:
-    """The table `events` of a bucket: a month is what its partition's location has. `hidden` months have none for who asks Athena.
+    """The table `events` of a bucket: a month is what its partition's location has. `hidden` months have none for who asks Athena, and
+    those of a month that is `lacking` lack a column.
     What `before` and `after` do is done while the next query runs, before it reads and after it has read."""
 
     def __init__(self, bucket, name):
         self.bucket, self.name = bucket, name
         self.partitions, self.hidden, self.queries, self.answers = {}, set(), [], {}
+        self.lacking = {}
         self.before = self.after = None
 
     def files(self):
@@ -45,9 +48,13 @@ class Lake:
         database.execute(FUNCTIONS)
         files = ", ".join(f"'{file}'" for file in self.files())
         database.execute(
-            f"""CREATE VIEW events AS SELECT * EXCLUDE (filename), replace(filename, '{self.bucket}/', 's3://{self.name}/') AS "$path"
+            f"""CREATE VIEW events AS SELECT * EXCLUDE (filename){self.replaced()}, replace(filename, '{self.bucket}/', 's3://{self.name}/') AS "$path"
                 FROM read_parquet([{files}], hive_partitioning = true, hive_types_autocast = false, filename = true)""")
         return database
+
+    def replaced(self):
+        nulls = ", ".join(f"CASE WHEN month <> '{month}' THEN {column} END AS {column}" for month, column in self.lacking.items())
+        return f" REPLACE ({nulls})" if nulls else ""
 
     def query(self, sql):
         for athena, ours in AS_DUCKDB.items():

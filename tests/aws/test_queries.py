@@ -196,6 +196,12 @@ class OverAnArchive(unittest.TestCase):
         cls.undecided = cls.run_binary("recount", "reconcile", "--engine", "athena", ends=2, more=athena, streams="stderr")
         cls.tries = len(cls.lake.queries) - asked
         cls.lake.hidden.clear()
+        # A partition lacks a column that decides what counts.
+        cls.lacking = {}
+        for command, column in (("recompute", "class"), ("recompute", "group_key"), ("reconcile", "event_key")):
+            cls.lake.lacking = {month: column}
+            cls.lacking[column] = cls.run_binary("recount", command, "--engine", "athena", ends=2, more=athena, streams="stderr")
+        cls.lake.lacking = {}
 
     @classmethod
     def run_binary(cls, name, *arguments, ends=0, more=(), streams="stdout"):
@@ -287,10 +293,16 @@ class OverAnArchive(unittest.TestCase):
 
     def test_the_question_of_a_recount_gives_the_totals_and_the_rows_of_each_file(self):
         _, rows = self.lake.query(self.asked("(month, group_key)"))
-        totals = {(group, month): (events, size) for month, group, file, _, events, size, _ in rows if file is None and events}
+        totals = {(group, month): (events, size) for month, group, file, _, events, _, _, _, size, _ in rows if file is None and events}
         self.assertEqual(totals, self.monthly)
         files = {(month, pathlib.Path(file).name): archived for month, _, file, archived, *_ in rows if file is not None}
         self.assertEqual(files, {(row["month"], pathlib.Path(row["file"]).name): row["events"] for row in self.query("rows_by_file")})
+        with self.lake.opened() as database:
+            ends = database.execute(
+                """SELECT month, "$path", count(*), min(group_key), max(group_key) FROM events GROUP BY month, "$path" ORDER BY ALL""").fetchall()
+        spelt = lambda text: None if text is None else text.encode().hex().upper()
+        self.assertEqual(sorted((month, file, judged, first, last) for month, _, file, _, _, judged, first, last, *_ in rows if file is not None),
+                         [(month, file, count, spelt(first), spelt(last)) for month, file, count, first, last in ends])
 
     def test_a_recount_by_athena_is_our_own(self):
         own, asked = self.recounts
@@ -313,19 +325,24 @@ class OverAnArchive(unittest.TestCase):
         for month, group, file, shard, sequence, key, kind, size in events:
             counts = kind == "insert" and group is not None
             row = (key, sequence, size) if counts else None
-            groups[month, group if counts else None, 0 if counts else None, None, None].append((row, size))
-            groups[month, None, None, file, None].append((row, size))
-            groups[month, None, None, None, shard].append((row, size))
+            whole = row, size, key.hex().upper(), group
+            groups[month, group if counts else None, 0 if counts else None, None, None].append(whole)
+            groups[month, None, None, file, None].append(whole)
+            groups[month, None, None, None, shard].append(whole)
         for of, rows in groups.items():
-            counted = [row for row, _ in rows if row]
+            counted = [row for row, *_ in rows if row]
             keys = sorted((key.hex().upper() for key, *_ in counted), reverse=True)
             hashes = [hashlib.sha256(key).digest() for key, *_ in counted]
             halves = [[int.from_bytes(hash[at:at + 8], "big", signed=True) for hash in hashes] for at in (0, 8)]
+            ends = [None] * 4
+            if of[3] is not None:
+                every, named = [key for *_, key, _ in rows], [group.encode().hex().upper() for *_, group in rows if group is not None]
+                ends = [min(every), max(every), min(named, default=None), max(named, default=None)]
             total = lambda sizes: sum(sizes, decimal.Decimal("0E-9")) if sizes else None
             yield (*of, len(rows), len(counted), *(decimal.Decimal(sum(half)) if half else None for half in halves), keys[-1] if keys else None,
                    " ".join(keys[:64]) if old and of[2] is not None else None,
-                   max((f"{len(number):03}{number}" for _, number, _ in counted), default=None),
-                   total([size for *_, size in counted if size is not None]), total([size for _, size in rows if size is not None]))
+                   max((f"{len(number):03}{number}" for _, number, _ in counted), default=None), len(rows), *ends,
+                   total([size for *_, size in counted if size is not None]), total([size for _, size, *_ in rows if size is not None]))
 
     def test_a_clean_archive_is_clean_by_athena_alone(self):
         for own, asked in (self.clean, self.of_a_group):
@@ -370,6 +387,11 @@ class OverAnArchive(unittest.TestCase):
         self.assertIn("Athena did not read the archive as the log has it", self.undecided)
         self.assertIn(self.hidden, self.undecided)
         self.assertEqual(self.tries, 3)
+
+    def test_a_column_that_a_partition_lacks_cannot_pass_for_no_events(self):
+        self.assertIn(f"{self.hidden} comes to other rows with class and source_table than the log has", self.lacking["class"])
+        self.assertIn(f"{self.hidden} comes to other ends of group_key than the log has", self.lacking["group_key"])
+        self.assertIn("a cell of no event", self.lacking["event_key"])
 
     def test_the_views_leave_out_other_tables_and_rows_without_a_group(self):
         columns = "* REPLACE ('other' AS source_table)", "* REPLACE (CAST(NULL AS VARCHAR) AS group_key)"

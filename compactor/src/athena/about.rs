@@ -40,7 +40,7 @@ pub async fn about<T: Taking>(
         asker.read(&done.id, |line| taking.take(line, &mut read)).await?;
         read.is_whole(T::KINDS)?;
         says(Work::Step("holding its files against the log"));
-        let mut cover = Cover::new(&read, &context.definition, only, &uri, state)?;
+        let mut cover = Cover::new(&read, &context.definition, T::KEYS, only, &uri, state)?;
         let mut refused = Ok(());
         let followed = log.follow(state, |state| {
             if refused.is_ok() {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::athena::answer::{Fields, Line};
 use crate::athena::cover::OfFile;
-use crate::athena::cover::tests::adds;
+use crate::athena::cover::tests::{adds, of_file};
 use crate::log::{Digest, names};
 use crate::rows::testing::definition;
 use crate::testing::TestHost;
@@ -20,12 +20,13 @@ struct Files;
 
 impl Taking for Files {
     const KINDS: &'static [&'static str] = &[];
+    const KEYS: bool = false;
 
     fn take(&mut self, line: &Line, read: &mut Read) -> Result<(), AthenaError> {
         let mut fields = Fields::new(line);
         let (month, file) = (fields.given("month")?, fields.given::<String>("file")?);
         let (rows, sums) = (fields.given("rows")?, fields.sums(1)?);
-        read.file(month, &file, OfFile { rows, sums });
+        read.file(month, &file, OfFile { keys: None, ..of_file(rows, sums) });
         fields.end()
     }
 }

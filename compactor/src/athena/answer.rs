@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use recount_schemas::{Amount, Delta};
+use recount_schemas::{Amount, Delta, EventKey};
 use smallvec::SmallVec;
 
 use super::AthenaError;
@@ -63,6 +63,24 @@ impl<'l> Fields<'l> {
             sums.push(sum);
         }
         Ok(sums)
+    }
+
+    /// The next field, as an event key: 32 hexadecimal digits.
+    pub fn key(&mut self) -> Result<Option<EventKey>, AthenaError> {
+        self.maybe("event key")
+    }
+
+    /// The next field, as the text whose UTF-8 its hexadecimal digits are: so no character of it can be changed on the way.
+    pub fn spelt(&mut self, what: &str) -> Result<Option<String>, AthenaError> {
+        let Some(digits) = self.text()? else { return Ok(None) };
+        let byte = |pair: &[u8]| {
+            let digit = |digit: &u8| char::from(*digit).to_digit(16);
+            let [high, low] = pair else { return None };
+            u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+        };
+        let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        text.map(Some).ok_or_else(|| self.bad(&format!("no {what}")))
     }
 
     /// The number of events, and the next so many fields as their sums.

@@ -1,8 +1,13 @@
 //! What proves that an answer is about the archive.
 //!
-//! Athena fails open: a month whose partition is missing has no rows, and no error; a partition that has not the column of a measure has
-//! NULL for it, which sums to nothing. So each question also asks, in the same reading, of each file how many rows it has and what its
-//! measures come to. Month by month that must be what the log says of its live files, in one of the states that the log went through
+//! Athena fails open: a month whose partition is missing has no rows, and no error; a partition that lacks a column has NULL for it,
+//! which sums to nothing and is of no group. So each question also asks, in the same reading, of each file
+//!
+//! - how many rows it has, and how many of them with a class and a source table, which decide what counts: every row has both;
+//! - its least and its greatest group, and event key where the question goes by keys;
+//! - what its measures come to.
+//!
+//! Month by month that must be what the log says of its live files, in one of the states that the log went through
 //! from before the question to after the answer. A month's files must be *one* state's: a compaction exchanges them all at once.
 //! Which state may differ from month to month: what an entry brings into one month is in no other.
 //!
@@ -10,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use recount_schemas::{Amount, Definition, Month};
+use recount_schemas::{Amount, Definition, EventKey, Month};
 use smallvec::SmallVec;
 
 use super::AthenaError;
@@ -23,6 +28,12 @@ use crate::log::{AddedFile, State, names};
 pub struct OfFile {
     /// Its rows.
     pub rows: u64,
+    /// Those of them with a class and a source table.
+    pub judged: u64,
+    /// Its least and its greatest event key; `None` where it was not asked for them ([`Taking::KEYS`]).
+    pub keys: Option<(EventKey, EventKey)>,
+    /// Its least and its greatest group; `None` where no row has one.
+    pub groups: Option<(String, String)>,
     /// What each measure comes to over all of them.
     pub sums: SmallVec<[Amount; 2]>,
 }
@@ -31,6 +42,8 @@ pub struct OfFile {
 pub trait Taking: Send {
     /// Of which kinds its lines are beside those of files. Each kind tells of every row.
     const KINDS: &'static [&'static str];
+    /// Whether files are asked for their event keys.
+    const KEYS: bool;
 
     /// Takes one; tells `read` what it says of files, and of how many rows it is.
     fn take(&mut self, line: &Line, read: &mut Read) -> Result<(), AthenaError>;
@@ -94,6 +107,8 @@ struct Agreed {
 pub struct Cover<'r> {
     read: &'r Read,
     definition: &'r Definition,
+    /// Whether files were asked for their event keys.
+    keys: bool,
     uri: &'r (dyn Fn(&str) -> String + Sync),
     /// Only this month was asked for.
     only: Option<Month>,
@@ -106,12 +121,13 @@ impl<'r> Cover<'r> {
     pub fn new(
         read: &'r Read,
         definition: &'r Definition,
+        keys: bool,
         only: Option<Month>,
         uri: &'r (dyn Fn(&str) -> String + Sync),
         before: &State,
     ) -> Result<Self, ReadError> {
         let months: BTreeSet<Month> = read.files.keys().chain(before.files.keys()).copied().collect();
-        let mut cover = Self { read, definition, uri, only, months: BTreeMap::new(), next: before.next };
+        let mut cover = Self { read, definition, keys, uri, only, months: BTreeMap::new(), next: before.next };
         cover.look(before, &months, Agreed::default())?;
         Ok(cover)
     }
@@ -165,7 +181,13 @@ impl<'r> Cover<'r> {
 
     fn said(&self, file: &AddedFile) -> OfFile {
         let sum = |column: &String| file.fingerprint.sums.get(column).copied().unwrap_or_default();
-        OfFile { rows: file.rows, sums: self.definition.measures.iter().map(|measure| sum(&measure.column)).collect() }
+        OfFile {
+            rows: file.rows,
+            judged: file.rows,
+            keys: self.keys.then_some((file.first_key, file.last_key)),
+            groups: file.first_group.clone().zip(file.last_group.clone()),
+            sums: self.definition.measures.iter().map(|measure| sum(&measure.column)).collect(),
+        }
     }
 
     /// The number of entries that all months' files have in them; or, held against the log as it is now, what is wrong.
@@ -197,19 +219,23 @@ impl<'r> Cover<'r> {
                 rows_of(read)
             );
         }
-        let differs = |at: usize| {
-            live.iter().any(|(uri, file)| read.get(uri).map(|read| read.sums.get(at)) != Some(file.sums.get(at)))
+        let differs = |same: &dyn Fn(&OfFile, &OfFile) -> bool| {
+            live.iter().any(|(uri, file)| !read.get(uri).is_some_and(|read| same(read, file)))
         };
-        let columns: Vec<&str> = self
-            .definition
-            .measures
-            .iter()
-            .enumerate()
-            .filter(|(at, _)| differs(*at))
-            .map(|(_, measure)| measure.column.as_str())
-            .collect();
+        let mut columns = Vec::new();
+        for (what, differs) in [
+            ("rows with class and source_table", differs(&|a, b| a.judged == b.judged)),
+            ("ends of event_key", differs(&|a, b| a.keys == b.keys)),
+            ("ends of group_key", differs(&|a, b| a.groups == b.groups)),
+        ] {
+            columns.extend(differs.then(|| what.to_owned()));
+        }
+        for (at, measure) in self.definition.measures.iter().enumerate() {
+            let same = |a: &OfFile, b: &OfFile| a.sums.get(at) == b.sums.get(at);
+            columns.extend(differs(&same).then(|| format!("sums of {}", measure.column)));
+        }
         format!(
-            "{month} comes to other sums of {} than the log has; its partition may have been made before the table had the column as it is now: \
+            "{month} comes to other {} than the log has; its partition may have been made before the table had the column as it is now: \
              `recount compact --confirm` gives partitions the columns of their table",
             columns.join(", ")
         )

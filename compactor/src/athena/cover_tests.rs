@@ -26,10 +26,16 @@ fn file(state: &State, month: Month, version: u64, rows: u64, bytes: i128) -> Ad
         sha256: Digest::of(b"x"),
         first_key: key,
         last_key: key,
-        first_group: None,
-        last_group: None,
+        first_group: Some("acme".into()),
+        last_group: Some("zeta".into()),
         fingerprint: Fingerprint { rows, hash: u128::from(rows), sums, ..Fingerprint::default() },
     }
+}
+
+/// What is read of such a file.
+pub(crate) fn of_file(rows: u64, sums: SmallVec<[Amount; 2]>) -> OfFile {
+    let key = EventKey::from_bytes([7; 16]);
+    OfFile { rows, judged: rows, keys: Some((key, key)), groups: Some(("acme".into(), "zeta".into())), sums }
 }
 
 fn entry(state: &State, kind: Kind) -> Entry {
@@ -95,7 +101,7 @@ fn before() -> State {
 fn reads(read: &mut Read, state: &State, of: &str) {
     for live in state.files.get(&month(of)).into_iter().flat_map(BTreeMap::values) {
         let sums = live.file.fingerprint.sums.values().copied().collect();
-        assert!(read.file(live.file.month, &uri(&live.file.target), OfFile { rows: live.file.rows, sums }));
+        assert!(read.file(live.file.month, &uri(&live.file.target), of_file(live.file.rows, sums)));
     }
 }
 
@@ -108,7 +114,7 @@ fn read(of: &[(&str, &State)]) -> Read {
 /// What is said of it, where the log goes through these states.
 fn covered(read: &Read, only: Option<Month>, states: &[&State]) -> Result<u64, String> {
     let definition = definition();
-    let mut cover = Cover::new(read, &definition, only, &uri, states[0]).unwrap();
+    let mut cover = Cover::new(read, &definition, true, only, &uri, states[0]).unwrap();
     states[1..].iter().for_each(|state| cover.entry(state).unwrap());
     cover.entries(states.last().unwrap()).map_err(|wrong| wrong.join("\n"))
 }
@@ -134,14 +140,14 @@ fn a_missing_partition_cannot_pass_for_zero() {
 fn other_files_or_rows_are_refused() {
     let log = before();
     let mut foreign = read(&[("2026-10", &log), ("2026-11", &log)]);
-    foreign.file(month("2026-12"), "s3://b/events/x", OfFile { rows: 1, sums: SmallVec::new() });
+    foreign.file(month("2026-12"), "s3://b/events/x", of_file(1, SmallVec::new()));
     insta::assert_snapshot!(covered(&foreign, None, &[&log]).unwrap_err(), @"2026-12 has 0 files with 0 rows in the log, and 1 files with 1 rows were read");
     // As many files and rows, but another file; the same file with other rows.
     for (name, rows) in
         [("s3://b/old", 4), (uri(&log.files[&month("2026-11")].keys().next().unwrap().clone()).as_str(), 3)]
     {
         let mut other = read(&[("2026-10", &log)]);
-        other.file(month("2026-11"), name, OfFile { rows, sums: SmallVec::from_slice(&[Amount::from_billionths(40)]) });
+        other.file(month("2026-11"), name, of_file(rows, SmallVec::from_slice(&[Amount::from_billionths(40)])));
         assert!(covered(&other, None, &[&log]).unwrap_err().contains("2026-11 has 1 files with 4 rows"), "{name}");
     }
 }
@@ -151,8 +157,46 @@ fn a_column_that_a_partition_lacks_cannot_pass_for_zero() {
     let log = before();
     let mut without = read(&[("2026-10", &log)]);
     let target = log.files[&month("2026-11")].keys().next().unwrap();
-    without.file(month("2026-11"), &uri(target), OfFile { rows: 4, sums: SmallVec::from_slice(&[Amount::ZERO]) });
+    without.file(month("2026-11"), &uri(target), of_file(4, SmallVec::from_slice(&[Amount::ZERO])));
     insta::assert_snapshot!(covered(&without, None, &[&log]).unwrap_err(), @"2026-11 comes to other sums of measure_bytes than the log has; its partition may have been made before the table had the column as it is now: `recount compact --confirm` gives partitions the columns of their table");
+}
+
+/// Also where all sums are 0, or there is no measure.
+#[test]
+fn columns_that_decide_what_counts_cannot_be_lacking() {
+    let log = before();
+    let mut november = Read::default();
+    reads(&mut november, &log, "2026-11");
+    let (name, had) =
+        november.files[&month("2026-11")].iter().next().map(|(name, had)| (name.clone(), had.clone())).unwrap();
+    let covered_with = |has: OfFile| {
+        let mut read = read(&[("2026-10", &log)]);
+        read.file(month("2026-11"), &name, has);
+        covered(&read, None, &[&log])
+    };
+    covered_with(had.clone()).unwrap();
+    let mut told = Vec::new();
+    for has in [
+        OfFile { judged: 0, ..had.clone() },
+        OfFile { judged: had.rows - 1, ..had.clone() },
+        OfFile { groups: None, ..had.clone() },
+        OfFile { groups: Some(("acme".into(), "acme".into())), ..had.clone() },
+        OfFile { keys: None, ..had.clone() },
+        OfFile { keys: Some((EventKey::MIN, had.keys.unwrap().1)), ..had.clone() },
+        OfFile { groups: None, judged: 0, ..had },
+    ] {
+        let wrong = covered_with(has).unwrap_err();
+        told.push(wrong.split(" than ").next().unwrap().to_owned());
+    }
+    insta::assert_snapshot!(told.join("\n"), @"
+    2026-11 comes to other rows with class and source_table
+    2026-11 comes to other rows with class and source_table
+    2026-11 comes to other ends of group_key
+    2026-11 comes to other ends of group_key
+    2026-11 comes to other ends of event_key
+    2026-11 comes to other ends of event_key
+    2026-11 comes to other rows with class and source_table, ends of group_key
+    ");
 }
 
 #[test]
@@ -182,7 +226,7 @@ fn each_month_is_as_in_one_state_from_before_to_after() {
     // Files of two states: some of what a compaction removed, and what it made of them.
     let mut torn = read(&[("2026-11", &new), ("2026-12", &new), ("2026-10", &merged)]);
     let removed = log.files[&month("2026-10")].values().next().unwrap();
-    torn.file(month("2026-10"), &uri(&removed.file.target), OfFile { rows: removed.file.rows, sums: SmallVec::new() });
+    torn.file(month("2026-10"), &uri(&removed.file.target), of_file(removed.file.rows, SmallVec::new()));
     assert!(covered(&torn, None, &states).unwrap_err().starts_with("2026-10"));
 }
 
@@ -192,8 +236,8 @@ fn rows_of_another_definition_are_refused_in_any_state() {
     let foreign = put(&log, Entry { definition: "another".into(), ..adds(&log, "2026-11", 1, 1) });
     let definition = definition();
     let read = read(&[("2026-10", &log), ("2026-11", &log)]);
-    assert!(matches!(Cover::new(&read, &definition, None, &uri, &foreign), Err(ReadError::Definition { .. })));
-    let mut cover = Cover::new(&read, &definition, None, &uri, &log).unwrap();
+    assert!(matches!(Cover::new(&read, &definition, true, None, &uri, &foreign), Err(ReadError::Definition { .. })));
+    let mut cover = Cover::new(&read, &definition, true, None, &uri, &log).unwrap();
     assert!(matches!(cover.entry(&foreign), Err(ReadError::Definition { .. })));
 }
 

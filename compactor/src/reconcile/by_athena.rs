@@ -124,8 +124,11 @@ impl<'a> Lines<'a> {
         (group, lane): (Option<Group>, Option<u16>),
         said: Said,
     ) -> Result<Option<CellSummary>, AthenaError> {
-        let (Some(group), Some(lane), true) = (group, lane, said.adds.events > 0) else {
-            return if said.adds.events == 0 { Ok(None) } else { Err(fields.bad("events of no cell")) };
+        let (group, lane) = match (group, lane, said.adds.events) {
+            (None, None, 0) => return Ok(None),
+            (Some(group), Some(lane), 1..) => (group, lane),
+            // A group without a lane or an event: its rows have no event key.
+            _ => return Err(fields.bad("events of no cell, or a cell of no event")),
         };
         let cell = Cell { group, month, lane };
         let rows = u64::try_from(said.adds.events).map_err(|_| fields.bad("no number of events"))?;
@@ -156,6 +159,7 @@ struct Said {
 
 impl Taking for Lines<'_> {
     const KINDS: &'static [&'static str] = &["cell", "shard"];
+    const KEYS: bool = true;
 
     fn take(&mut self, line: &Line, read: &mut Read) -> Result<(), AthenaError> {
         let measures = self.definition.measures.len();
@@ -171,9 +175,12 @@ impl Taking for Lines<'_> {
         let rows: u64 = fields.given("number of rows")?;
         let events: u64 = fields.given("number of events")?;
         let (high, low): (Option<i128>, Option<i128>) = (fields.maybe("hash")?, fields.maybe("hash")?);
-        let least = key(&mut fields)?;
+        let least = fields.key()?;
         let greatest = keys(&mut fields)?;
         let reached = sequence(&mut fields)?;
+        let judged: u64 = fields.given("number of judged rows")?;
+        let keys = fields.key()?.zip(fields.key()?);
+        let groups = fields.spelt("group")?.zip(fields.spelt("group")?);
         let adds = fields.delta(events, measures)?;
         let sums = fields.sums(measures)?;
         if events > rows {
@@ -181,7 +188,7 @@ impl Taking for Lines<'_> {
         }
         match (file, shard) {
             (Some(file), None) if group.is_none() && lane.is_none() => {
-                if !read.file(month, file, OfFile { rows, sums }) {
+                if !read.file(month, file, OfFile { rows, judged, keys, groups, sums }) {
                     return Err(fields.bad("a file twice"));
                 }
             }
@@ -210,16 +217,10 @@ impl Taking for Lines<'_> {
     }
 }
 
-fn key(fields: &mut Fields<'_>) -> Result<Option<EventKey>, AthenaError> {
-    let Some(text) = fields.text()? else { return Ok(None) };
-    let key = text.to_lowercase().parse();
-    key.map(Some).map_err(|_| fields.bad("no event key"))
-}
-
 /// The greatest keys, which come in descending order; ascending.
 fn keys(fields: &mut Fields<'_>) -> Result<Vec<EventKey>, AthenaError> {
     let Some(text) = fields.text()? else { return Ok(Vec::new()) };
-    let keys: Result<Vec<EventKey>, _> = text.split(' ').take(TAIL + 1).map(|key| key.to_lowercase().parse()).collect();
+    let keys: Result<Vec<EventKey>, _> = text.split(' ').take(TAIL + 1).map(|key| key.parse()).collect();
     let mut keys = keys.map_err(|_| fields.bad("no event keys"))?;
     keys.reverse();
     Ok(keys)

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use recount_schemas::{Amount, Delta};
@@ -17,10 +17,12 @@ pub(crate) fn answer(definition: &Definition, events: &[Contribution], horizon: 
         halves: [i128; 2],
         adds: Option<Delta>,
         reached: Option<String>,
+        named: BTreeSet<String>,
     }
     let mut groups: BTreeMap<[Option<String>; 5], Group> = BTreeMap::new();
     for event in events {
         let Cell { group, month, lane } = &event.cell;
+        let name = group;
         let month = Some(month.to_string());
         let file = Some(format!("s3://b/{}", month.as_deref().unwrap_or_default()));
         let shard = Some(event.origin.shard_id.to_string());
@@ -31,6 +33,7 @@ pub(crate) fn answer(definition: &Definition, events: &[Contribution], horizon: 
         ] {
             let group = groups.entry(set).or_default();
             group.keys.push(event.key);
+            group.named.insert(name.as_str().bytes().map(|byte| format!("{byte:02X}")).collect());
             group.halves.iter_mut().zip(halves(&event.key)).for_each(|(sum, half)| *sum += i128::from(half));
             let zero = || Delta::zero(definition.measures.len());
             group.adds = group.adds.take().unwrap_or_else(zero).checked_add(&event.delta);
@@ -45,9 +48,13 @@ pub(crate) fn answer(definition: &Definition, events: &[Contribution], horizon: 
         let greatest: Vec<String> = group.keys.iter().rev().take(TAIL).map(|key| digits(*key)).collect();
         let sums: Vec<_> = group.adds.iter().flat_map(|adds| &adds.sums).map(|sum| Some(sum.to_string())).collect();
         let mut line = set.to_vec();
-        line.extend([number.clone(), number]);
+        line.extend([number.clone(), number.clone()]);
         line.extend(group.halves.map(|half| Some(half.to_string())));
-        line.extend([least, named.then(|| greatest.join(" ")), group.reached]);
+        let ends =
+            |first: Option<String>, last: Option<String>| [first, last].map(|end| end.filter(|_| set[3].is_some()));
+        line.extend([least.clone(), named.then(|| greatest.join(" ")), group.reached, number]);
+        line.extend(ends(least, greatest.first().cloned()));
+        line.extend(ends(group.named.first().cloned(), group.named.last().cloned()));
         line.extend(sums.iter().chain(&sums).cloned());
         line
     };
@@ -82,6 +89,11 @@ fn the_question_is_one_reading() {
         min(event) AS least,
         CASE WHEN lane IS NOT NULL AND min(event) < '0198ABCD000000000000000000000000' THEN array_join(max(event, 64), ' ') END AS greatest,
         max(reached) AS reached,
+        count(CASE WHEN judged THEN 1 END) AS judged,
+        CASE WHEN file IS NOT NULL THEN min(key_digits) END AS first_key,
+        CASE WHEN file IS NOT NULL THEN max(key_digits) END AS last_key,
+        CASE WHEN file IS NOT NULL THEN to_hex(to_utf8(min(any_group))) END AS first_group,
+        CASE WHEN file IS NOT NULL THEN to_hex(to_utf8(max(any_group))) END AS last_group,
         sum(counted_bytes) AS sum_bytes,
         sum(measure_bytes) AS all_bytes
     FROM (
@@ -89,9 +101,12 @@ fn the_question_is_one_reading() {
             month,
             file,
             shard_id,
+            key_digits,
+            group_key AS any_group,
+            class IS NOT NULL AND source_table IS NOT NULL AS judged,
             CASE WHEN counts THEN group_key END AS group_key,
             CASE WHEN counts THEN bitwise_and(from_big_endian_64(substr(event_key, 9, 8)), 3) END AS lane,
-            CASE WHEN counts THEN to_hex(event_key) END AS event,
+            CASE WHEN counts THEN key_digits END AS event,
             CASE WHEN counts THEN sha256(event_key) END AS hash,
             CASE WHEN counts THEN lpad(CAST(length(sequence_number) AS varchar), 3, '0') || sequence_number END AS reached,
             CASE WHEN counts THEN measure_bytes END AS counted_bytes,
@@ -100,6 +115,7 @@ fn the_question_is_one_reading() {
             SELECT
                 *,
                 "$path" AS file,
+                to_hex(event_key) AS key_digits,
                 class = 'insert' AND source_table = 'scans' AND group_key IS NOT NULL AS counts
             FROM events
         )
@@ -133,7 +149,27 @@ fn halves_that_are_summed_apart_come_to_the_sum_of_the_hashes() {
 }
 
 fn cell_line(month: &str, group: &str, keys: &[&str], events: &str) -> Line {
-    line(&[month, group, "0", "NULL", "NULL", events, events, "1", "-2", keys[0], &keys.join(" "), "0012", "5", "9"])
+    line(&[
+        month,
+        group,
+        "0",
+        "NULL",
+        "NULL",
+        events,
+        events,
+        "1",
+        "-2",
+        keys[0],
+        &keys.join(" "),
+        "0012",
+        events,
+        "NULL",
+        "NULL",
+        "NULL",
+        "NULL",
+        "5",
+        "9",
+    ])
 }
 
 #[test]
@@ -154,15 +190,30 @@ fn an_answer_is_read_exactly() {
             a,
             &format!("{b} {a}"),
             "0017",
+            "2",
+            "NULL",
+            "NULL",
+            "NULL",
+            "NULL",
             "2.5",
             "2.5",
         ]),
-        line(&["2026-11", "acme", "0", "NULL", "NULL", "1", "1", "1", "-2", a, "NULL", "0017", "NULL", "1"]),
         line(&[
-            "2026-11", "NULL", "NULL", "NULL", "NULL", "4", "0", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL", "8",
+            "2026-11", "acme", "0", "NULL", "NULL", "1", "1", "1", "-2", a, "NULL", "0017", "1", "NULL", "NULL",
+            "NULL", "NULL", "NULL", "1",
         ]),
-        line(&["2026-11", "NULL", "NULL", "s3://b/x", "NULL", "7", "3", "0", "1", a, "NULL", "0017", "2.5", "11.5"]),
-        line(&["2026-11", "NULL", "NULL", "NULL", "s0", "7", "3", "0", "1", a, "NULL", "0017", "2.5", "11.5"]),
+        line(&[
+            "2026-11", "NULL", "NULL", "NULL", "NULL", "4", "0", "NULL", "NULL", "NULL", "NULL", "NULL", "4", "NULL",
+            "NULL", "NULL", "NULL", "NULL", "8",
+        ]),
+        line(&[
+            "2026-11", "NULL", "NULL", "s3://b/x", "NULL", "7", "3", "0", "1", a, "NULL", "0017", "7", a, b,
+            "61636D65", "7A657461", "2.5", "11.5",
+        ]),
+        line(&[
+            "2026-11", "NULL", "NULL", "NULL", "s0", "7", "3", "0", "1", a, "NULL", "0017", "7", "NULL", "NULL",
+            "NULL", "NULL", "2.5", "11.5",
+        ]),
     ];
     let told = |passed: &str| -> Vec<_> {
         let passed = Passed([("s0".parse().unwrap(), passed.parse().unwrap())].into());
@@ -195,8 +246,14 @@ fn a_hostile_answer_is_an_error() {
     let (definition, passed) = (definition(), Passed::default());
     let (a, b) = ("000000000001000000000000000000AA", "000000000002000000000000000000BB");
     let good = cell_line("2026-11", "acme", &[a], "1");
-    let file = line(&["2026-11", "NULL", "NULL", "s3://b/x", "NULL", "1", "1", "1", "-2", a, "NULL", "0012", "5", "9"]);
-    let shard = line(&["2026-11", "NULL", "NULL", "NULL", "s0", "1", "1", "1", "-2", a, "NULL", "0012", "5", "9"]);
+    let file = line(&[
+        "2026-11", "NULL", "NULL", "s3://b/x", "NULL", "1", "1", "1", "-2", a, "NULL", "0012", "1", a, b, "61636D65",
+        "7A657461", "5", "9",
+    ]);
+    let shard = line(&[
+        "2026-11", "NULL", "NULL", "NULL", "s0", "1", "1", "1", "-2", a, "NULL", "0012", "1", "NULL", "NULL", "NULL",
+        "NULL", "5", "9",
+    ]);
     answered(&definition, &passed, &[good.clone(), file.clone(), shard.clone()]).unwrap();
     // Lines that are missing, or too many.
     for lines in [
@@ -244,14 +301,20 @@ fn a_hostile_answer_is_an_error() {
         (11, "012"),
         (11, "1"),
         (11, "é12"),
-        (12, "NaN"),
-        (12, "1e99"),
-        (13, "x"),
+        (12, "NULL"),
+        (13, "00"),
+        (14, "zz"),
+        (15, "6"),
+        (15, "0x61"),
+        (16, "FF"),
+        (17, "NaN"),
+        (17, "1e99"),
+        (18, "x"),
     ]
     .into_iter()
     .map(|(at, text)| spoilt(&good, at, text))
     .collect();
-    wrong.extend([spoilt(&shard, 4, "a/b"), spoilt(&shard, 11, "NULL"), spoilt(&file, 3, "NULL"), good[..13].to_vec()]);
+    wrong.extend([spoilt(&shard, 4, "a/b"), spoilt(&shard, 11, "NULL"), spoilt(&file, 3, "NULL"), good[..18].to_vec()]);
     wrong.push(good.iter().cloned().chain([None]).collect());
     // Keys that are not in order, more of them than there are events, or more than a cell names.
     let two = cell_line("2026-11", "acme", &[a], "2");
@@ -260,6 +323,13 @@ fn a_hostile_answer_is_an_error() {
     for line in wrong {
         let told = answered(&definition, &passed, std::slice::from_ref(&line));
         assert!(matches!(told, Err(AthenaError::Answer(_))), "{line:?}");
+    }
+    // A group, or a lane, of no event: what a partition without event keys has. Rows that count nowhere have neither.
+    for (group, lane) in [("acme", "NULL"), ("acme", "0"), ("NULL", "0")] {
+        let bare = ["1", "0", "NULL", "NULL", "NULL", "NULL", "NULL", "1", "NULL", "NULL", "NULL", "NULL", "NULL", "9"];
+        let texts = [&["2026-11", group, lane, "NULL", "NULL"], bare.as_slice()].concat();
+        let told = answered(&definition, &passed, &[line(&texts)]);
+        assert!(told.unwrap_err().to_string().contains("a cell of no event"), "{group} {lane}");
     }
     // A month that nobody asked for, or a group.
     for scope in [
@@ -277,8 +347,31 @@ fn a_key_that_stands_twice_is_for_the_rows_to_tell() {
     let a = "000000000001000000000000000000AA";
     let lines = [
         cell_line("2026-11", "acme", &[a, a], "2"),
-        line(&["2026-11", "NULL", "NULL", "s3://b/x", "NULL", "2", "2", "1", "-2", a, "NULL", "0012", "5", "9"]),
-        line(&["2026-11", "NULL", "NULL", "NULL", "backfill-x", "2", "2", "1", "-2", a, "NULL", "0012", "5", "9"]),
+        line(&[
+            "2026-11", "NULL", "NULL", "s3://b/x", "NULL", "2", "2", "1", "-2", a, "NULL", "0012", "2", a, a,
+            "61636D65", "7A657461", "5", "9",
+        ]),
+        line(&[
+            "2026-11",
+            "NULL",
+            "NULL",
+            "NULL",
+            "backfill-x",
+            "2",
+            "2",
+            "1",
+            "-2",
+            a,
+            "NULL",
+            "0012",
+            "2",
+            "NULL",
+            "NULL",
+            "NULL",
+            "NULL",
+            "5",
+            "9",
+        ]),
     ];
     let mut bulk = answered(&definition, &passed, &lines).unwrap().next().unwrap().unwrap();
     bulk.ledger(a.to_lowercase().parse().unwrap());

@@ -66,6 +66,7 @@ impl<'d> Totals<'d> {
 
 impl Taking for Totals<'_> {
     const KINDS: &'static [&'static str] = &["group"];
+    const KEYS: bool = false;
 
     fn take(&mut self, line: &Line, read: &mut Read) -> Result<(), AthenaError> {
         let measures = self.definition.measures.len();
@@ -73,13 +74,13 @@ impl Taking for Totals<'_> {
         let month: Month = fields.given("month")?;
         let (group, file) = (fields.text()?, fields.text()?);
         let rows: u64 = fields.given("number of rows")?;
-        let delta = {
-            let events: u64 = fields.given("number of events")?;
-            fields.delta(events, measures)?
-        };
+        let events: u64 = fields.given("number of events")?;
+        let judged: u64 = fields.given("number of judged rows")?;
+        let groups = fields.spelt("group")?.zip(fields.spelt("group")?);
+        let delta = fields.delta(events, measures)?;
         let sums = fields.sums(measures)?;
         if let Some(file) = file {
-            let fresh = group.is_none() && read.file(month, file, OfFile { rows, sums });
+            let fresh = group.is_none() && read.file(month, file, OfFile { rows, judged, keys: None, groups, sums });
             let bad = fields.bad("a file twice");
             fields.end()?;
             return if fresh { Ok(()) } else { Err(bad) };
@@ -118,6 +119,9 @@ pub(crate) mod tests {
             "$path" AS file,
             count(*) AS archived,
             count(CASE WHEN class = 'insert' AND source_table = 'o''scans' THEN 1 END) AS events,
+            count(CASE WHEN class IS NOT NULL AND source_table IS NOT NULL THEN 1 END) AS judged,
+            CASE WHEN "$path" IS NOT NULL THEN to_hex(to_utf8(min(group_key))) END AS first_group,
+            CASE WHEN "$path" IS NOT NULL THEN to_hex(to_utf8(max(group_key))) END AS last_group,
             sum(CASE WHEN class = 'insert' AND source_table = 'o''scans' THEN measure_bytes END) AS sum_bytes,
             sum(measure_bytes) AS all_bytes
         FROM events
@@ -132,10 +136,10 @@ pub(crate) mod tests {
         let definition = definition();
         let (mut totals, mut read) = (Totals::new(&definition), Read::default());
         for texts in [
-            ["2026-11", "acme", "NULL", "5", "4", "12345678901234567890.000000001", "9"],
-            ["2026-11", "zeta", "NULL", "1", "0", "NULL", "NULL"],
-            ["2026-11", "NULL", "NULL", "2", "0", "NULL", "1"],
-            ["2026-11", "NULL", "s3://b/events/x", "8", "4", "7.000000000", "10"],
+            ["2026-11", "acme", "NULL", "5", "4", "5", "NULL", "NULL", "12345678901234567890.000000001", "9"],
+            ["2026-11", "zeta", "NULL", "1", "0", "1", "NULL", "NULL", "NULL", "NULL"],
+            ["2026-11", "NULL", "NULL", "2", "0", "2", "NULL", "NULL", "NULL", "1"],
+            ["2026-11", "NULL", "s3://b/events/x", "8", "4", "8", "61636D65", "7A657461", "7.000000000", "10"],
         ] {
             totals.take(&line(&texts), &mut read).unwrap();
         }
@@ -145,22 +149,28 @@ pub(crate) mod tests {
         assert_eq!(read.size(), (1, 8));
         read.is_whole(Totals::KINDS).unwrap();
         for wrong in [
-            ["NULL", "acme", "NULL", "5", "4", "1", "1"],
-            ["2026-13", "acme", "NULL", "5", "4", "1", "1"],
-            ["2026-11", "acme", "NULL", "-5", "4", "1", "1"],
-            ["2026-11", "acme", "NULL", "5", "x", "1", "1"],
-            ["2026-11", "acme", "NULL", "5", "18446744073709551615", "1", "1"],
-            ["2026-11", "acme", "NULL", "5", "4", "NaN", "1"],
-            ["2026-11", "acme", "NULL", "5", "4", "1", "x"],
-            ["2026-11", "", "NULL", "5", "4", "1", "1"],
-            ["2026-11", "acme", "s3://b/events/y", "8", "4", "7", "1"],
-            ["2026-11", "NULL", "s3://b/events/x", "8", "4", "7", "1"],
+            ["NULL", "acme", "NULL", "5", "4", "5", "NULL", "NULL", "1", "1"],
+            ["2026-13", "acme", "NULL", "5", "4", "5", "NULL", "NULL", "1", "1"],
+            ["2026-11", "acme", "NULL", "-5", "4", "5", "NULL", "NULL", "1", "1"],
+            ["2026-11", "acme", "NULL", "5", "x", "5", "NULL", "NULL", "1", "1"],
+            ["2026-11", "acme", "NULL", "5", "18446744073709551615", "5", "NULL", "NULL", "1", "1"],
+            ["2026-11", "acme", "NULL", "5", "4", "5", "NULL", "NULL", "NaN", "1"],
+            ["2026-11", "acme", "NULL", "5", "4", "5", "NULL", "NULL", "1", "x"],
+            ["2026-11", "", "NULL", "5", "4", "5", "NULL", "NULL", "1", "1"],
+            ["2026-11", "acme", "s3://b/events/y", "8", "4", "8", "61636D65", "7A657461", "7", "1"],
+            ["2026-11", "NULL", "s3://b/events/x", "8", "4", "8", "61636D65", "7A657461", "7", "1"],
+            ["2026-11", "NULL", "s3://b/events/y", "8", "4", "NULL", "61636D65", "7A657461", "7", "1"],
+            ["2026-11", "NULL", "s3://b/events/y", "8", "4", "8", "acme", "7A657461", "7", "1"],
         ] {
             let error = totals.take(&line(&wrong), &mut read);
             assert!(matches!(error, Err(AthenaError::Answer(_))), "{wrong:?}");
         }
-        assert!(totals.take(&vec![None; 4], &mut read).is_err());
+        assert!(totals.take(&vec![None; 9], &mut read).is_err());
         assert!(totals.take(&vec![Some("2026-11".into()); 5], &mut read).is_err());
-        assert!(totals.take(&line(&["2026-11", "NULL", "NULL", "2", "0", "NULL", "1", "1"]), &mut read).is_err());
+        assert!(
+            totals
+                .take(&line(&["2026-11", "NULL", "NULL", "2", "0", "2", "NULL", "NULL", "NULL", "1", "1"]), &mut read)
+                .is_err()
+        );
     }
 }

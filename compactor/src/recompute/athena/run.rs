@@ -54,8 +54,8 @@ mod tests {
 
         // A file that the log does not have: asked again, then nothing is said and nothing is written.
         let foreign = [
-            ["2026-11", "NULL", "s3://b/events/x", "8", "8", "NULL", "NULL"],
-            ["2026-11", "NULL", "NULL", "8", "0", "NULL", "NULL"],
+            ["2026-11", "NULL", "s3://b/events/x", "8", "8", "8", "61", "62", "NULL", "NULL"],
+            ["2026-11", "NULL", "NULL", "8", "0", "8", "NULL", "NULL", "NULL", "NULL"],
         ];
         let foreign = foreign.map(|line| line.map(str::to_owned).to_vec()).to_vec();
         let file_alone = foreign[..1].to_vec();
