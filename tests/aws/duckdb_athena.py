@@ -27,13 +27,13 @@ PAGE = 7  # lines; Athena's pages have up to 1,000
 
 class Lake:
     """The table `events` of a bucket: a month is what its partition's location has. `hidden` months have none for who asks Athena, and
-    those of a month that is `lacking` lack a column.
+    those of a month that is `lacking` lack a column. `misread` changes a line of an answer.
     What `before` and `after` do is done while the next query runs, before it reads and after it has read."""
 
     def __init__(self, bucket, name):
         self.bucket, self.name = bucket, name
         self.partitions, self.hidden, self.queries, self.answers = {}, set(), [], {}
-        self.lacking = {}
+        self.lacking, self.misread = {}, list
         self.before = self.after = None
 
     def files(self):
@@ -83,7 +83,7 @@ class Lake:
             columns, rows = self.query(sql)
             if after:
                 after()
-            self.answers[query] = [columns, *([None if one is None else text(one) for one in row] for row in rows)]
+            self.answers[query] = [columns, *(self.misread([None if one is None else text(one) for one in row]) for row in rows)]
         except Exception as error:
             self.answers[query] = error
 

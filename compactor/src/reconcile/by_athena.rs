@@ -168,7 +168,8 @@ impl Taking for Lines<'_> {
         if self.scope.month.is_some_and(|only| only != month) {
             return Err(fields.bad("a month that nobody asked for"));
         }
-        let group: Option<Group> = fields.maybe("group")?;
+        let group = fields.spelt("group")?.map(|text| text.parse::<Group>()).transpose();
+        let group = group.map_err(|_| fields.bad("no group"))?;
         let lane: Option<u16> = fields.maybe("lane")?;
         let file = fields.text()?;
         let shard: Option<ShardId> = fields.maybe("shard")?;

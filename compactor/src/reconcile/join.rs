@@ -93,6 +93,8 @@ pub struct Known {
     pub variants: BTreeMap<VariantKey, Vec<(u16, Archived)>>,
     /// Differences found before: an event that adds just this is looked for.
     pub hints: BTreeMap<Cell, Delta>,
+    /// How many archived events Athena said that cells have. An archive only grows: fewer of them is a contradiction.
+    pub said: BTreeMap<Cell, u64>,
     /// Cells whose items are not understood: nothing is said of their events.
     pub unusable: BTreeSet<Cell>,
 }
@@ -129,6 +131,11 @@ impl Open {
     /// The cell.
     pub fn cell(&self) -> &Cell {
         self.report.cell()
+    }
+
+    /// How many archived events it has.
+    pub fn events(&self) -> u64 {
+        self.report.events()
     }
 
     /// The keys.
@@ -195,6 +202,17 @@ impl Hint {
     }
 }
 
+/// A cell of which less is archived than was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fewer {
+    /// The cell, as it was named.
+    pub cell: Cell,
+    /// How many archived events it was said to have.
+    pub said: u64,
+    /// How many were read.
+    pub read: u64,
+}
+
 /// What a comparison found.
 #[derive(Debug, Default)]
 pub struct Compared {
@@ -208,10 +226,12 @@ pub struct Compared {
     pub open: Vec<Open>,
     /// How many cells with findings were not kept, for want of room.
     pub more_cells: u64,
-    /// Cells about which `bulks` alone say nothing: their rows must be read.
-    pub suspects: BTreeSet<Cell>,
+    /// Cells about which `bulks` alone say nothing: their rows must be read. With each, how many rows `bulks` said it has.
+    pub suspects: BTreeMap<Cell, u64>,
     /// How many such cells were not kept, for want of room.
     pub more_suspects: u64,
+    /// The first cell found with fewer archived events than [`Known::said`].
+    pub fewer: Option<Fewer>,
     /// The events of the cells that are in none of these lists.
     pub tally: Tally,
     named: usize,
@@ -219,11 +239,18 @@ pub struct Compared {
 }
 
 impl Compared {
-    fn suspect(&mut self, cell: Cell) {
+    fn suspect(&mut self, cell: Cell, rows: u64) {
         if self.suspects.len() < MAX_SUSPECTS {
-            self.suspects.insert(cell);
+            self.suspects.insert(cell, rows);
         } else {
             self.more_suspects += 1;
+        }
+    }
+
+    /// So many archived events of a cell were read.
+    fn read(&mut self, known: &Known, cell: &Cell, read: u64) {
+        if let Some(said) = known.said.get(cell).copied().filter(|said| read < *said) {
+            self.fewer.get_or_insert_with(|| Fewer { cell: cell.clone(), said, read });
         }
     }
 
@@ -258,6 +285,7 @@ pub async fn compare<O: Objects>(
     mut contributions: Contributions<'_, O>,
 ) -> Result<Compared, JoinError> {
     let mut compared = Compared::default();
+    let mut unread: BTreeSet<&Cell> = known.said.keys().collect();
     let mut standings = standings.peekable();
     let mut variants = known.variants.iter().peekable();
     let mut next = contributions.next().await?;
@@ -333,8 +361,12 @@ pub async fn compare<O: Objects>(
                 unit.key(lane, key, &at);
             }
         }
+        for open in unit.lanes.values() {
+            unread.remove(open.cell());
+        }
         unit.finish(&mut compared)?;
     }
+    unread.into_iter().for_each(|cell| compared.read(known, cell, 0));
     Ok(compared)
 }
 
@@ -453,13 +485,14 @@ impl Unit<'_> {
                     compared.cells += 1;
                     let events = open.report.events().saturating_add(bulk.rows);
                     compared.events = compared.events.saturating_add(events);
-                    compared.suspect(bulk.cell);
+                    compared.suspect(bulk.cell, bulk.rows);
                     continue;
                 }
             }
             self.lanes.insert(lane, open);
         }
         for open in self.lanes.into_values() {
+            compared.read(known, open.cell(), open.report.events());
             if known.unusable.contains(open.cell()) {
                 compared.tally.add(open.report.tally());
                 continue;

@@ -91,6 +91,23 @@ async fn each_key_goes_to_its_own_cell_with_or_without_an_item() {
 }
 
 #[tokio::test]
+async fn fewer_events_than_were_said_are_told_of() {
+    // acme has an item, mid has none; of nobody there is nothing at all.
+    for (said, expected) in [
+        (vec![("acme", 2), ("mid", 1)], None),
+        (vec![("acme", 3), ("mid", 1)], Some(("acme", 3, 2))),
+        (vec![("acme", 1), ("mid", 2)], Some(("mid", 2, 1))),
+        (vec![("acme", 2), ("nobody", 1)], Some(("nobody", 1, 0))),
+    ] {
+        let said = said.into_iter().map(|(group, events)| (cell(group), events)).collect();
+        let rows = vec![row("acme", 1), row("acme", 2), row("mid", 3)];
+        let all = compared(&Known { said, ..known() }, &[("acme", head(0, 0))], &[], rows).await;
+        let fewer = all.fewer.map(|fewer| (fewer.cell, fewer.said, fewer.read));
+        assert_eq!(fewer, expected.map(|(group, said, read)| (cell(group), said, read)));
+    }
+}
+
+#[tokio::test]
 async fn a_row_that_stands_twice_is_named_with_its_files() {
     let mut again = row("acme", 1);
     again.origin.file = "another".to_owned();

@@ -177,7 +177,7 @@ impl World {
     pub(super) async fn looked(&self) -> (Vec<Found>, Tally) {
         let suspects = |compared: &Compared| -> BTreeSet<Cell> {
             let found = compared.found.iter().map(|found| &found.outcome.cell);
-            found.chain(compared.open.iter().map(|open| open.cell())).chain(&compared.suspects).cloned().collect()
+            found.chain(compared.open.iter().map(|open| open.cell())).chain(compared.suspects.keys()).cloned().collect()
         };
         let mut last = self.pass(None, BTreeMap::new(), false).await;
         let mut tally = last.tally;

@@ -14,6 +14,9 @@
 //! verdict before the cells were read. Cells where something seems wrong go through all five steps once more: the archive
 //! gets its second chance to have a key, a cell that has no item is looked for by its pages, and a difference that one event
 //! would explain is held against the events. What the second look says is the finding.
+//!
+//! What Athena said of a cell is held against its rows: where fewer of them are archived than it said, it meant another cell, and
+//! of that one nobody knows. Then nothing is said. (An erasure that removes events meanwhile looks just so, and the next reconcile decides.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,7 +30,7 @@ use super::by_athena;
 use super::diff::{OutOfRange, horizon};
 use super::evidence::{self, EvidenceError};
 use super::finding::{Finding, Kind, Named, named_sums};
-use super::join::{Compared, Contributions, Found, JoinError, Known, compare};
+use super::join::{Compared, Contributions, Fewer, Found, JoinError, Known, compare};
 use super::look::{LookError, Unusable, read_cells};
 use super::standing::Standings;
 use super::{ByAthena, Report, Verdict, places, table};
@@ -147,7 +150,7 @@ pub async fn reconcile_by_athena(
 async fn by(first: By, context: &Context, scope: &Scope, says: &Says<'_>) -> Result<Reconciled, ReconcileError> {
     context.check_definition().await?;
     let began = context.host.monotonic();
-    let mut last = pass(context, scope, first, BTreeMap::new(), says).await?;
+    let mut last = pass(context, scope, first, Before::default(), says).await?;
     let (cells, events, in_bulk) = (last.compared.cells, last.compared.events, last.in_bulk);
     let not_settled = suspects(&last.compared).len() as u64;
     let athena = last
@@ -157,14 +160,19 @@ async fn by(first: By, context: &Context, scope: &Scope, says: &Says<'_>) -> Res
     if in_bulk && last.undecided.is_none() && not_settled > 0 {
         says(Work::Step("reading the events of the cells that are not shown to be clean without"));
         last = match last.compared.more_suspects {
-            0 => again(context, scope, last, BTreeMap::new(), says).await?,
-            _ => pass(context, scope, By::Rows, BTreeMap::new(), says).await?,
+            0 => {
+                let said = if first == By::Athena { said(&last.compared) } else { BTreeMap::new() };
+                again(context, scope, last, Before { said, ..Before::default() }, says).await?
+            }
+            // All rows are read: what was said of them is nothing any more.
+            _ => pass(context, scope, By::Rows, Before::default(), says).await?,
         };
+        last.undecided = last.undecided.or_else(|| last.compared.fewer.as_ref().map(contradicted));
     }
     if last.undecided.is_none() && !suspects(&last.compared).is_empty() {
         says(Work::Step("looking again at the cells where something seems wrong"));
         let hints: BTreeMap<Cell, Delta> = last.compared.found.iter().filter_map(hint).collect();
-        last = again(context, scope, last, hints, says).await?;
+        last = again(context, scope, last, Before { hints, ..Before::default() }, says).await?;
         resolve(context, &mut last).await?;
     }
     let mut undecided = last.undecided;
@@ -247,7 +255,33 @@ fn hint(found: &Found) -> Option<(Cell, Delta)> {
 fn suspects(compared: &Compared) -> BTreeSet<Cell> {
     let found = compared.found.iter().map(|found| &found.outcome.cell);
     let open = compared.open.iter().map(|open| open.cell());
-    found.chain(open).chain(&compared.suspects).cloned().collect()
+    found.chain(open).chain(compared.suspects.keys()).cloned().collect()
+}
+
+/// How many archived events the cells that are looked at again were said to have.
+fn said(compared: &Compared) -> BTreeMap<Cell, u64> {
+    let found = compared.found.iter().map(|found| (&found.outcome.cell, found.outcome.events));
+    let open = compared.open.iter().map(|open| (open.cell(), open.events()));
+    let suspects = compared.suspects.iter().map(|(cell, rows)| (cell, *rows));
+    found.chain(open).chain(suspects).map(|(cell, events)| (cell.clone(), events)).collect()
+}
+
+/// Why nothing can be said where Athena and the rows contradict each other.
+fn contradicted(Fewer { cell: Cell { group, month, lane }, said, read }: &Fewer) -> String {
+    format!(
+        "Athena said that group {:?} has {said} events of {month} in lane {lane}, and {read} of them are archived; \
+         run it again, then without --engine athena, and see `recount fsck`",
+        group.as_str()
+    )
+}
+
+/// What earlier passes said.
+#[derive(Debug, Default)]
+struct Before {
+    /// Differences that one event might explain.
+    hints: BTreeMap<Cell, Delta>,
+    /// How many archived events Athena said that cells have.
+    said: BTreeMap<Cell, u64>,
 }
 
 /// The suspects of a pass once more, by their rows. What the pass says of all others stays said.
@@ -255,11 +289,11 @@ async fn again(
     context: &Context,
     scope: &Scope,
     before: Pass,
-    hints: BTreeMap<Cell, Delta>,
+    told: Before,
     says: &Says<'_>,
 ) -> Result<Pass, ReconcileError> {
     let cells = Scope { cells: Some(Arc::new(suspects(&before.compared))), ..scope.clone() };
-    let mut next = pass(context, &cells, By::Rows, hints, says).await?;
+    let mut next = pass(context, &cells, By::Rows, told, says).await?;
     next.compared.more_cells += before.compared.more_cells;
     next.compared.tally.add(before.compared.tally);
     next.unusable.extend(before.unusable);
@@ -289,7 +323,7 @@ async fn pass(
     context: &Context,
     scope: &Scope,
     by: By,
-    hints: BTreeMap<Cell, Delta>,
+    before: Before,
     says: &Says<'_>,
 ) -> Result<Pass, ReconcileError> {
     // 1. The time and the progress, before anything else.
@@ -334,7 +368,8 @@ async fn pass(
         voided: settled.void,
         settled: settled.settled,
         variants: evidence::variants(&context.bucket, &context.definition, scope).await?,
-        hints,
+        hints: before.hints,
+        said: before.said,
         unusable: read.unusable.iter().filter_map(|unusable| unusable.cell.clone()).collect(),
     };
     let mut files = live_files(&state, &context.definition)?;

@@ -72,7 +72,7 @@ impl Taking for Totals<'_> {
         let measures = self.definition.measures.len();
         let mut fields = Fields::new(line);
         let month: Month = fields.given("month")?;
-        let (group, file) = (fields.text()?, fields.text()?);
+        let (group, file) = (fields.spelt("group")?, fields.text()?);
         let rows: u64 = fields.given("number of rows")?;
         let events: u64 = fields.given("number of events")?;
         let judged: u64 = fields.given("number of judged rows")?;
@@ -86,7 +86,7 @@ impl Taking for Totals<'_> {
             return if fresh { Ok(()) } else { Err(bad) };
         }
         read.others("group", month, rows);
-        let group: Option<Group> = group.map(str::parse).transpose().map_err(|_| fields.bad("no group"))?;
+        let group: Option<Group> = group.map(|text| text.parse()).transpose().map_err(|_| fields.bad("no group"))?;
         fields.end()?;
         match group {
             Some(group) if delta.events > 0 => Ok(self.totals.add(&group, month, &delta)?),
@@ -115,7 +115,7 @@ pub(crate) mod tests {
         insta::assert_snapshot!(question(&definition()).unwrap(), @r#"
         SELECT
             month,
-            group_key,
+            to_hex(to_utf8(group_key)) AS named,
             "$path" AS file,
             count(*) AS archived,
             count(CASE WHEN class = 'insert' AND source_table = 'o''scans' THEN 1 END) AS events,
@@ -136,8 +136,8 @@ pub(crate) mod tests {
         let definition = definition();
         let (mut totals, mut read) = (Totals::new(&definition), Read::default());
         for texts in [
-            ["2026-11", "acme", "NULL", "5", "4", "5", "NULL", "NULL", "12345678901234567890.000000001", "9"],
-            ["2026-11", "zeta", "NULL", "1", "0", "1", "NULL", "NULL", "NULL", "NULL"],
+            ["2026-11", "61636D65", "NULL", "5", "4", "5", "NULL", "NULL", "12345678901234567890.000000001", "9"],
+            ["2026-11", "7A657461", "NULL", "1", "0", "1", "NULL", "NULL", "NULL", "NULL"],
             ["2026-11", "NULL", "NULL", "2", "0", "2", "NULL", "NULL", "NULL", "1"],
             ["2026-11", "NULL", "s3://b/events/x", "8", "4", "8", "61636D65", "7A657461", "7.000000000", "10"],
         ] {
@@ -151,13 +151,13 @@ pub(crate) mod tests {
         for wrong in [
             ["NULL", "acme", "NULL", "5", "4", "5", "NULL", "NULL", "1", "1"],
             ["2026-13", "acme", "NULL", "5", "4", "5", "NULL", "NULL", "1", "1"],
-            ["2026-11", "acme", "NULL", "-5", "4", "5", "NULL", "NULL", "1", "1"],
-            ["2026-11", "acme", "NULL", "5", "x", "5", "NULL", "NULL", "1", "1"],
-            ["2026-11", "acme", "NULL", "5", "18446744073709551615", "5", "NULL", "NULL", "1", "1"],
-            ["2026-11", "acme", "NULL", "5", "4", "5", "NULL", "NULL", "NaN", "1"],
-            ["2026-11", "acme", "NULL", "5", "4", "5", "NULL", "NULL", "1", "x"],
+            ["2026-11", "61636D65", "NULL", "-5", "4", "5", "NULL", "NULL", "1", "1"],
+            ["2026-11", "61636D65", "NULL", "5", "x", "5", "NULL", "NULL", "1", "1"],
+            ["2026-11", "61636D65", "NULL", "5", "18446744073709551615", "5", "NULL", "NULL", "1", "1"],
+            ["2026-11", "61636D65", "NULL", "5", "4", "5", "NULL", "NULL", "NaN", "1"],
+            ["2026-11", "61636D65", "NULL", "5", "4", "5", "NULL", "NULL", "1", "x"],
             ["2026-11", "", "NULL", "5", "4", "5", "NULL", "NULL", "1", "1"],
-            ["2026-11", "acme", "s3://b/events/y", "8", "4", "8", "61636D65", "7A657461", "7", "1"],
+            ["2026-11", "61636D65", "s3://b/events/y", "8", "4", "8", "61636D65", "7A657461", "7", "1"],
             ["2026-11", "NULL", "s3://b/events/x", "8", "4", "8", "61636D65", "7A657461", "7", "1"],
             ["2026-11", "NULL", "s3://b/events/y", "8", "4", "NULL", "61636D65", "7A657461", "7", "1"],
             ["2026-11", "NULL", "s3://b/events/y", "8", "4", "8", "acme", "7A657461", "7", "1"],

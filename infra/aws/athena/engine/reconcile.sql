@@ -3,16 +3,17 @@
 --   (month, group_key, lane): what the events of a cell come to: their number, the sum of the two halves of a hash of their keys, their
 --   sums, their least key, and, where that is older than the ledger reaches back, their greatest keys. One line more, without group and lane,
 --   is of the rows that count nowhere.
---   (month, file): how many rows each file has, how many of them have a class and a table, its least and its greatest key and group (the
---   digits of its UTF-8), and what its measures come to over all of them: held against the commit log.
+--   (month, file): how many rows each file has, how many of them have a class and a table, its least and its greatest key and group,
+--   and what its measures come to over all of them: held against the commit log.
 --   (month, shard_id): how far the events of each shard go, as text that sorts as the numbers do: three digits of length, then the digits.
--- A key is compared as its hexadecimal digits, which sort as its bytes do. The sums of bigint would overflow; those of decimal do not.
+-- A key is compared as its hexadecimal digits, which sort as its bytes do. A group is named by the digits of its UTF-8: so no character of it
+-- is changed on the way. The sums of bigint would overflow; those of decimal do not.
 -- {table} is the source table's name, {and_group} a condition where one group is asked for, {lane_bits} the number of lanes less one,
 -- {horizon} the least key that the ledger still reaches, {tail} how many of the greatest keys are named, {measures}, {sums} and {all_sums} a
 -- line for each measure, {where} a condition where one month is asked for.
 SELECT
     month,
-    group_key,
+    to_hex(to_utf8(group_key)) AS named,
     lane,
     file,
     shard_id,
