@@ -393,7 +393,7 @@ class OverAnArchive(unittest.TestCase):
     def test_a_missing_partition_cannot_pass_for_a_clean_month(self):
         self.assertIn("Athena did not read the archive as the log has it", self.undecided)
         self.assertIn(self.hidden, self.undecided)
-        self.assertEqual(self.tries, 3)
+        self.assertEqual(self.tries, 2)
 
     def test_a_column_that_a_partition_lacks_cannot_pass_for_no_events(self):
         self.assertIn(f"{self.hidden} comes to other rows with class and source_table than the log has", self.lacking["class"])

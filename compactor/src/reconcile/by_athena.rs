@@ -285,7 +285,7 @@ fn decode(key: &[u8], value: &[u8]) -> Option<CellSummary> {
     Some(CellSummary { cell, rows, hash: u128::from_be_bytes(hash), adds, least, tail })
 }
 
-/// Asks, and reads the answer. `state` is the archive's log as it is before.
+/// Asks, and reads the answer. `state` is the archive's log as it was when the archive was at the tip.
 #[cfg(feature = "aws")]
 pub async fn ask(
     context: &crate::context::Context,
@@ -297,8 +297,7 @@ pub async fn ask(
 ) -> Result<(Answered, crate::athena::Asked), AthenaError> {
     let sql = question(&context.definition, scope, horizon)?;
     let fresh = || Lines::new(&context.definition, scope, passed);
-    let mut state = state.clone();
-    let (lines, asked) = crate::athena::about::about(context, &sql, scope.month, &mut state, fresh, says).await?;
+    let (lines, asked) = crate::athena::about::about(context, &sql, scope.month, state, fresh, says).await?;
     Ok((lines.finish()?, asked))
 }
 

@@ -41,7 +41,7 @@ use crate::contributions::locate::locate;
 use crate::contributions::reader::{Reader, live_files};
 use crate::contributions::spill::Sorter;
 use crate::contributions::{ReadError, Scope};
-use crate::log::State;
+use crate::log::{LogStore, State};
 use crate::progress::{Says, Work};
 use crate::recompute::write::WriteError;
 use crate::repair::applied::{self, AppliedError};
@@ -319,6 +319,23 @@ async fn resolve(context: &Context, pass: &mut Pass) -> Result<(), ReconcileErro
     Ok(())
 }
 
+/// The log as it was with so many entries, as the archive run left it; as it is now where `earlier` has more. An entry that was put since
+/// may be under way for long, and till then a month's location shows what was before it.
+async fn at(context: &Context, earlier: State, entries: u64) -> Result<State, ReconcileError> {
+    if earlier.next == entries {
+        return Ok(earlier);
+    }
+    let log = LogStore::new(context.bucket.clone(), context.host.clone());
+    let (mut state, mut found) = (earlier, None);
+    let followed = log.follow(&mut state, |state| {
+        if state.next == entries {
+            found = Some(state.clone());
+        }
+    });
+    followed.await.map_err(ContextError::from)?;
+    Ok(found.unwrap_or(state))
+}
+
 async fn pass(
     context: &Context,
     scope: &Scope,
@@ -345,8 +362,15 @@ async fn pass(
 
     // 5. The archive, to the tip as it is now; conflicts are written on the way there.
     says(Work::Step("archiving to the tip of the stream"));
+    let earlier = match by {
+        By::Athena => Some(context.log().await?),
+        By::Summaries | By::Rows => None,
+    };
     let archived = context.archive().await?;
-    let state = context.log().await?;
+    let state = match earlier {
+        Some(earlier) => at(context, earlier, archived.log_entries).await?,
+        None => context.log().await?,
+    };
     let in_quarantine = quarantined.len() as u64;
     if !archived.reached_tip {
         let why = "the archive did not reach the tip of the stream; run it again".to_owned();
@@ -401,6 +425,19 @@ mod tests {
     use crate::log::Stream;
     use crate::log::entry::Lost;
     use crate::log::state::Hole;
+
+    #[cfg(feature = "aws")]
+    #[tokio::test]
+    async fn the_log_is_as_the_archive_run_left_it() {
+        use crate::athena::about::tests::Deployment;
+        let entries = ["2026-10", "2026-11", "2026-11", "2026-10"];
+        let deployment = Deployment::new(crate::rows::testing::definition(), &entries, 4, vec![Vec::new()]);
+        let mut state = State::default();
+        for (wanted, found) in [(0, 0), (1, 1), (3, 3), (3, 3), (4, 4), (3, 4), (9, 4)] {
+            state = at(&deployment.context, state, wanted).await.unwrap();
+            assert_eq!(state.next, found, "{wanted}");
+        }
+    }
 
     /// As the log says it of an open shard of a stream that was deleted and made anew.
     #[test]
