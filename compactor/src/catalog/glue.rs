@@ -9,6 +9,8 @@
 //!
 //! A partition is created with the columns and formats that its table has at that moment, and so it is at each move. One that has other
 //! columns than its table gets these where it is, once a call: should Glue not give them back as they were put, no run is kept by it.
+//! That writes location and parameters as they were read just before, so one that is overtaken in between sets them back as a late move
+//! does, with the same end. Whoever sees a newer version than its own knows that it is late, and writes nothing.
 //!
 //! Requests that Glue throttles are sent again by the SDK, `ATTEMPTS` times in all; a month that somebody else changes at the same
 //! time is looked at again, `LOOKS` times in all. After that the run fails, and the next one tries again: nobody puts the next entry

@@ -254,8 +254,11 @@ async fn a_partition_gets_the_columns_of_its_table_where_it_is() {
     let columns = json!([{ "Name": "event_id", "Type": "string" }, column]);
     lake.held.lock().unwrap().tables.get_mut("events").unwrap()["StorageDescriptor"]["Columns"] = columns.clone();
     lake.asked();
-    // Also by a late writer, who would not move it.
+    // Not by a late writer: what it writes back would be what it read, and others may be moving the month on.
     lake.place(3).await.unwrap();
+    assert_eq!(lake.asked(), ["GetTable", "GetPartition"]);
+    assert_eq!(lake.partition(), before);
+    lake.place(7).await.unwrap();
     assert_eq!(lake.asked(), ["GetTable", "GetPartition", "BatchUpdatePartition", "GetPartition"]);
     let after = lake.partition();
     assert_eq!(after["StorageDescriptor"]["Columns"], columns);
@@ -263,6 +266,18 @@ async fn a_partition_gets_the_columns_of_its_table_where_it_is() {
     assert_eq!(after["Parameters"], before["Parameters"]);
     lake.place(7).await.unwrap();
     assert_eq!(lake.asked(), ["GetTable", "GetPartition"]);
+}
+
+/// As after a late move: whoever comes next moves the month on.
+#[tokio::test]
+async fn columns_that_are_given_while_the_month_moves_set_it_back_until_the_next_run() {
+    let lake = Lake::new();
+    lake.held.lock().unwrap().partitions.insert("2026-11".to_owned(), partition(3));
+    lake.first("BatchUpdatePartition", Another(7));
+    lake.place(3).await.unwrap();
+    assert_eq!(lake.version().await, Some(3));
+    lake.place(7).await.unwrap();
+    assert_eq!(lake.version().await, Some(7));
 }
 
 /// A catalog that gives columns back otherwise than they were put keeps nobody.

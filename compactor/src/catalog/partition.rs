@@ -8,8 +8,9 @@
 //! | --- | --- |
 //! | is not there | create it |
 //! | shows an older version, or does not say which | move it; what it says of earlier moves goes along |
-//! | shows this version, or a newer one, and has other columns than its table | give it the table's columns: location and parameters stand |
-//! | shows this version, or a newer one | leave it: the time of its move stands |
+//! | shows this version, and has other columns than its table | give it the table's columns: location and parameters stand |
+//! | shows this version | leave it: the time of its move stands |
+//! | shows a newer one | leave it: whoever wants an older one is late, and others may be moving it on |
 //!
 //! Athena reads a partition by the partition's own columns. One that was made before its table got the column of a measure, or got it with another type,
 //! has NULL there, and a sum over it is of nothing.
@@ -107,8 +108,9 @@ fn before(text: &str, version: u64) -> Option<Vec<Move>> {
 pub fn step(partition: Option<&Partition>, columns: &[Column], bucket: &str, month: Month, version: u64) -> Step {
     let Some(partition) = partition else { return Step::Create };
     match shown(partition, bucket, month) {
-        Some(shown) if shown.version >= version && partition.columns == columns => Step::Leave,
-        Some(shown) if shown.version >= version => Step::Renew,
+        Some(shown) if shown.version > version => Step::Leave,
+        Some(shown) if shown.version == version && partition.columns == columns => Step::Leave,
+        Some(shown) if shown.version == version => Step::Renew,
         _ => Step::Move,
     }
 }
@@ -194,7 +196,8 @@ mod tests {
             ("another month's", Some(other(&|p| p.location = p.location.replace("-11", "-10"))), 12, Step::Move),
             ("another bucket's", Some(other(&|p| p.location = p.location.replace("//b", "//c"))), 12, Step::Move),
             ("without a column", Some(other(&|p| drop(p.columns.pop()))), 12, Step::Renew),
-            ("another type", Some(other(&|p| p.columns[1].1 = "double".into())), 3, Step::Renew),
+            ("another type", Some(other(&|p| p.columns[1].1 = "double".into())), 12, Step::Renew),
+            ("ahead of a late writer, without a column", Some(other(&|p| drop(p.columns.pop()))), 3, Step::Leave),
             ("behind, and without columns", Some(other(&|p| p.columns.clear())), 13, Step::Move),
             ("no number", Some(other(&|p| drop(p.parameters.insert(VERSION.into(), "-1".into())))), 12, Step::Move),
         ] {
