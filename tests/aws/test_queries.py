@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -320,7 +321,8 @@ class OverAnArchive(unittest.TestCase):
         # As if all were older than the ledger reaches, and as it is.
         question = self.asked("(month, group_key, lane)")
         (horizon,) = (part.split("'")[0] for part in question.split("min(event) < '")[1:])
-        for question, old in ((question.replace(horizon, "F" * 32), True), (question, False)):
+        all_old = re.sub(r" AND month <= '[0-9-]+'", "", question.replace(horizon, "F" * 32))
+        for question, old in ((all_old, True), (question, False)):
             _, rows = self.lake.query(question)
             self.assertEqual(sorted(map(repr, rows)), sorted(map(repr, self.counted_by_hand(old))))
 

@@ -396,20 +396,20 @@ async fn pass(
         said: before.said,
         unusable: read.unusable.iter().filter_map(|unusable| unusable.cell.clone()).collect(),
     };
-    let mut files = live_files(&state, &context.definition)?;
-    let (mut bulks, mut asked) = (Bulks::default(), None);
-    match by {
-        By::Rows => {}
+    let files = || live_files(&state, &context.definition);
+    let (bulks, files, asked) = match by {
+        By::Rows => (Bulks::default(), files()?, None),
         By::Summaries => {
-            let read = Bulks::read(&context.bucket, &context.definition, scope, &known.passed, files, says).await;
-            (bulks, files) = read.map_err(ReadError::from)?;
+            let read = Bulks::read(&context.bucket, &context.definition, scope, &known.passed, files()?, says).await;
+            let (bulks, files) = read.map_err(ReadError::from)?;
+            (bulks, files, None)
         }
         By::Athena => {
             let horizon = horizon(now_ms, context.definition.ledger_days);
             let (answered, of) = by_athena::ask(context, scope, &known.passed, horizon, &state, says).await?;
-            (bulks, asked, files) = (Bulks::answered(answered)?, Some(of), Vec::new());
+            (Bulks::answered(answered)?, Vec::new(), Some(of))
         }
-    }
+    };
     let in_bulk = !bulks.is_empty();
     says(Work::Step("comparing"));
     let reader = Reader::new(context.bucket.clone(), Arc::clone(&context.definition), scope.clone(), files);

@@ -9,7 +9,8 @@
 -- A key is compared as its hexadecimal digits, which sort as its bytes do. A group is named by the digits of its UTF-8: so no character of it
 -- is changed on the way. The sums of bigint would overflow; those of decimal do not.
 -- {table} is the source table's name, {and_group} a condition where one group is asked for, {lane_bits} the number of lanes less one,
--- {horizon} the least key that the ledger still reaches, {tail} how many of the greatest keys are named, {measures}, {sums} and {all_sums} a
+-- {horizon} the least key that the ledger still reaches, {and_older} a condition that leaves out
+-- months in which no event should be older, so that nothing is kept for them, {tail} how many of the greatest keys are named, {measures}, {sums} and {all_sums} a
 -- line for each measure, {where} a condition where one month is asked for.
 SELECT
     month,
@@ -22,7 +23,7 @@ SELECT
     sum(CAST(from_big_endian_64(substr(hash, 1, 8)) AS decimal(38, 0))) AS high,
     sum(CAST(from_big_endian_64(substr(hash, 9, 8)) AS decimal(38, 0))) AS low,
     min(event) AS least,
-    CASE WHEN lane IS NOT NULL AND min(event) < '{horizon}' THEN array_join(max(event, {tail}), ' ') END AS greatest,
+    CASE WHEN lane IS NOT NULL AND min(event) < '{horizon}' THEN array_join(max(older, {tail}), ' ') END AS greatest,
     max(reached) AS reached,
     count(CASE WHEN judged THEN 1 END) AS judged,
     CASE WHEN file IS NOT NULL THEN min(key_digits) END AS first_key,
@@ -40,6 +41,7 @@ FROM (
         CASE WHEN counts THEN group_key END AS group_key,
         CASE WHEN counts THEN bitwise_and(from_big_endian_64(substr(event_key, 9, 8)), {lane_bits}) END AS lane,
         CASE WHEN counts THEN key_digits END AS event,
+        CASE WHEN counts{and_older} THEN key_digits END AS older,
         CASE WHEN counts THEN sha256(event_key) END AS hash,
         CASE WHEN counts THEN lpad(CAST(length(sequence_number) AS varchar), 3, '0') || sequence_number END AS reached{measures}
     FROM (
