@@ -12,8 +12,8 @@
 //! | shows this version | leave it: the time of its move stands |
 //! | shows a newer one | leave it: whoever wants an older one is late, and others may be moving it on |
 //!
-//! Athena reads a partition by the partition's own columns. One that was made before its table got the column of a measure, or got it with another type,
-//! has NULL there, and a sum over it is of nothing.
+//! Athena reads a partition by the partition's own columns. One that was made before its table got the column of a measure lacks the column:
+//! it has NULL there, and a sum over it is of nothing.
 
 use std::collections::HashMap;
 
