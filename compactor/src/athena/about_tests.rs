@@ -57,7 +57,13 @@ impl Deployment {
         Self::putting(definition, adds_to, at_first, 1, answers)
     }
 
-    fn putting(definition: Definition, adds_to: &[&str], at_first: u64, puts: u64, answers: Vec<Vec<Vec<String>>>) -> Self {
+    fn putting(
+        definition: Definition,
+        adds_to: &[&str],
+        at_first: u64,
+        puts: u64,
+        answers: Vec<Vec<Vec<String>>>,
+    ) -> Self {
         let mut states = vec![State::default()];
         let mut entries = Vec::new();
         for (n, of) in adds_to.iter().enumerate() {

@@ -124,7 +124,7 @@ Ends with 1 where the stream may have dropped records before this run read them,
     /// Fold the archive into monthly and yearly totals, and write them as totals/monthly and totals/yearly.
     #[command(after_help = "Examples:
   recount recompute                     by our own fold, which also proves that no event key stands twice
-  recount recompute --engine athena     by one query, whose files and rows are held against the log; for count = \"inserts\"")]
+  recount recompute --engine athena     by one query over all months, whose files and rows are held against the log; for count = \"inserts\"")]
     Recompute {
         /// What folds.
         #[arg(long, value_enum, default_value_t = Engine::Own)]
@@ -137,8 +137,10 @@ Of all cells, what it finds is also kept as findings/findings.parquet, an event 
 
 Examples:
   recount reconcile --month 2026-11 --format json
-  recount reconcile --engine athena          for archives beyond one machine: by one query, whose files and rows are held against the log,
-                                             then event by event where a cell is not shown to be clean; for count = \"inserts\"
+  recount reconcile --engine athena --month 2026-10
+                                             for closed months beyond one machine: by one query, whose files and rows are held against the
+                                             log, then event by event on this machine where a cell is not shown to be clean, as in the running
+                                             month nearly every busy one; for count = \"inserts\"
   recount reconcile --quarantined            the records in quarantine, and why; nothing is compared")]
     Reconcile {
         /// Which cells.

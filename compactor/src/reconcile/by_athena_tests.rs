@@ -350,7 +350,9 @@ fn a_hostile_answer_is_an_error() {
 fn the_greatest_keys_may_come_in_any_order_or_not_at_all() {
     let (definition, passed) = (definition(), Passed([("s0".parse().unwrap(), "9".parse().unwrap())].into()));
     let (a, b) = ("000000000001000000000000000000AA", "000000000002000000000000000000BB");
-    for (named, counted) in [(format!("{a} {b}"), true), (format!("{b} {a}"), true), ("NULL".into(), false), (String::new(), false)] {
+    for (named, counted) in
+        [(format!("{a} {b}"), true), (format!("{b} {a}"), true), ("NULL".into(), false), (String::new(), false)]
+    {
         let mut of_cell = cell_line("2026-11", "61636D65", &[a], "2");
         of_cell[10] = (named != "NULL").then(|| named.clone());
         let mut of_shard = of_cell.clone();
