@@ -5,6 +5,7 @@
 //! | `lost` | the stream may have dropped something | – |
 //! | `unbacked` | the same | has a record that was lost |
 //! | `damaged` | the same, and the key has left the ledger since, or only a variant came again | – ; of its cell some record was lost, was in a stream that is no more, or came too old |
+//! | `doubled` | as `damaged` | as `damaged`: by chance it differs by what one archived event adds |
 //! | `missing` | the stream was made anew | has a record in a stream that is no more |
 //! | `too_old` | changes come months late | was created longer ago than the ledger reaches back |
 //! | `conflicting` | records have variants | came with two contents |
@@ -71,7 +72,7 @@ impl Evidence<'_> {
     /// Why a finding is a false alarm; `None`: it is none.
     fn refutes(&self, finding: &Finding) -> Option<String> {
         let cell = finding.cell();
-        if finding.kind == Kind::Damaged {
+        if matches!(finding.kind, Kind::Damaged | Kind::Doubled) {
             let explains = |key: &EventKey| self.was_lost(key) || self.was_before(key) || self.came_too_old(key);
             let explained =
                 cell.is_some_and(|cell| self.oracle.cells().get(&cell).is_some_and(|keys| keys.iter().any(explains)));
@@ -95,7 +96,7 @@ fn may_be(world: &World, finding: &Finding) -> bool {
         // before it comes is forgotten sooner. Or what was counted was lost before it was archived, and only a variant
         // of it came again: then the sums differ, and no event does. (That the number is right, the looks at the cells
         // say.)
-        Kind::Damaged => {
+        Kind::Damaged | Kind::Doubled => {
             let old = world.clock.now() > LEDGER_DAYS as u64 * DAY_US;
             let varied = world.has(Fault::Variant) && finding.expected == finding.actual;
             lossy && (old || varied || world.has(Fault::Late) || world.has(Fault::Ancient))

@@ -24,7 +24,8 @@
 //! 3. Else the number is **damaged**: only the difference can be named. Where exactly one archived event of the cell adds
 //!    just this difference, measures included, the caller names it: **doubled**. Without a measure any event of the cell
 //!    would do, which is no evidence, so it stays damaged. So does a number that lacks some of many events on the too-old list,
-//!    others of which were counted when they came first: beyond a bound of combinations, nobody looks for the ones that fit.
+//!    others of which were counted when they came first: beyond a bound of combinations, nobody looks for the ones that fit. Where the
+//!    log says that events were lost before they were archived, one of these may be the difference, and its twin be named.
 //!
 //! The correction is always `counted + taken − number`. Consumers add a key and its delta in one write, so it stays the
 //! same while they run.
