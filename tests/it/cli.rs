@@ -269,6 +269,12 @@ async fn every_command_says_what_is_there_and_what_is_wrong() {
     let of_group = shell.json(1, &["reconcile", "--group", "acme"]);
     assert_eq!(lines(&of_group["findings"], &["group"]), json!([["acme"]]));
     assert_eq!(shell.json(0, &["reconcile", "--month", "2025-12"])["cells"], json!(1));
+    // What is misspelt must not pass for clean.
+    for misspelt in [["--group", "Acme"], ["--month", "2019-12"]] {
+        let nothing = shell.json(2, &["reconcile", misspelt[0], misspelt[1]]);
+        assert_eq!((&nothing["verdict"], &nothing["cells"]), (&json!("undecided"), &json!(0)), "{nothing}");
+        assert!(nothing["undecided_because"].as_str().unwrap().contains(misspelt[1]), "{nothing}");
+    }
 
     // A plan changes nothing; applied it puts right what it says, and a second time nothing.
     let planned = shell.json(1, &["repair"]);

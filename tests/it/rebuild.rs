@@ -211,7 +211,10 @@ async fn another_time_zone_while_events_flow_and_shards_come_and_go() {
     let plan = bench.said(&format!("rebuild --definition {tokyo} --into utc"), 0);
     assert_eq!(plan["plan"]["differences"], serde_json::json!(["time_zone: Europe/Berlin becomes UTC"]));
     assert_eq!((&plan["confirmed"], &plan["plan"]["seeded"]), (&Value::Bool(false), &Value::Bool(false)));
+    assert_eq!(plan["next"], serde_json::json!([format!("recount rebuild --definition {tokyo} --into utc --confirm")]));
     assert_eq!(bench.recount("usage --set utc").status.code(), Some(3), "there is no such set");
+    let compared = bench.recount("rebuild --into utc --compare");
+    assert_eq!(compared.status.code(), Some(3), "nothing to compare with is not equal");
 
     let done = bench.said(&format!("rebuild --definition {tokyo} --into utc --confirm"), 0);
     assert!(done["loaded"]["as_numbers"].as_u64().unwrap() > 0, "{done}");

@@ -63,13 +63,16 @@ pub async fn run(
         }
         Format::Json => {
             write!(out, "{{\"group\":{},\"month\":{},\"events\":[", json(&args.group)?, json(&args.month)?)?;
-            let mut first = true;
+            let (mut first, mut failed) = (true, None);
             let each = |event: Event| {
                 let comma = if std::mem::take(&mut first) { "" } else { "," };
                 let text = serde_json::to_string(&event).map_err(std::io::Error::other)?;
-                Ok(write!(out, "{comma}\n{text}")?)
+                let written = write!(out, "{comma}\n{text}");
+                // What fails here is the output, and not the temporary file of what is sorted.
+                Ok(written.inspect_err(|error| failed = Some(std::io::Error::new(error.kind(), error.to_string())))?)
             };
-            let summary = explained(context, args, each).await?;
+            let summary = explained(context, args, each).await;
+            let summary = summary.map_err(|error| failed.take().map_or(error, CommandError::Output))?;
             write!(
                 out,
                 "],\n\"number\":{},\"archived\":{},\"counted\":{},\"unarchived\":{},\"void\":{}",

@@ -81,7 +81,7 @@ pub async fn main(line: impl IntoIterator<Item = OsString>) -> u8 {
 
 async fn run(cli: Cli) -> Result<Exit, CommandError> {
     let Cli { format, definition: mut file, set, stack, mut command } = cli;
-    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut out = std::io::BufWriter::new(Left(std::io::stdout()));
     match &command {
         Command::Definition(args) => {
             return definition::run(args, format, &mut out).and_then(|exit| flushed(&mut out, exit));
@@ -154,9 +154,59 @@ async fn given(
 
 /// How a command ends once its report is out.
 fn flushed(out: &mut impl Write, exit: Exit) -> Result<Exit, CommandError> {
-    match out.flush() {
-        // A reader such as `head` that has seen enough is no failure of ours.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(exit),
+    out.flush()?;
+    Ok(exit)
+}
+
+/// A reader such as `head` that has seen enough is no failure of ours: what comes after goes nowhere, and the command ends as it would.
+struct Left<W>(W);
+
+impl<W: Write> Write for Left<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
+            done => done,
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            done => done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe whose reader takes so many bytes and goes, or a disk that is full.
+    struct Ends(usize, ErrorKind);
+
+    impl Write for Ends {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.0 == 0 {
+                return Err(self.1.into());
+            }
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            if self.0 == 0 { Err(self.1.into()) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
+        let report = [b'x'; 100];
+        let mut out = Left(Ends(10, ErrorKind::BrokenPipe));
+        out.write_all(&report).unwrap();
+        assert!(matches!(flushed(&mut out, Exit::Findings), Ok(Exit::Findings)));
+        let mut out = Left(Ends(10, ErrorKind::StorageFull));
+        assert_eq!(out.write_all(&report).unwrap_err().kind(), ErrorKind::StorageFull);
+        assert!(matches!(flushed(&mut out, Exit::Clean), Err(CommandError::Output(_))));
     }
 }

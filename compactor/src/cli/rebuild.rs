@@ -70,9 +70,21 @@ pub async fn run(
         compare: args.compare,
         accept_incomplete: args.accept_incomplete,
     };
-    let report = rebuild(context, &request, says).await.map_err(|error| CommandError::Rebuild(Box::new(error)))?;
+    let mut report = rebuild(context, &request, says).await.map_err(|error| CommandError::Rebuild(Box::new(error)))?;
+    if let Some(path) = &args.definition {
+        report.next.iter_mut().for_each(|step| name_definition(step, path));
+    }
     write(out, format, &report, shown_report)?;
     Ok(report.verdict().into())
+}
+
+/// Pasted without it, the command would make the set by the definition in use.
+fn name_definition(step: &mut String, path: &str) {
+    const BEGINS: &str = "recount rebuild --into";
+    if step.starts_with(BEGINS) && step.contains("--confirm") {
+        let quoted = if path.contains(char::is_whitespace) { format!("'{path}'") } else { path.to_owned() };
+        *step = step.replacen(BEGINS, &format!("recount rebuild --definition {quoted} --into"), 1);
+    }
 }
 
 fn read(path: &str) -> Result<String, ContextError> {
@@ -273,6 +285,19 @@ fn shown_comparison(comparison: &Comparison) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_command_names_the_definition() {
+        let named = |step: &str, path| {
+            let mut step = step.to_owned();
+            name_definition(&mut step, path);
+            step
+        };
+        let confirm = "recount rebuild --into tokyo --confirm";
+        assert_eq!(named(confirm, "t.toml"), "recount rebuild --definition t.toml --into tokyo --confirm");
+        assert_eq!(named(confirm, "a b.toml"), "recount rebuild --definition 'a b.toml' --into tokyo --confirm");
+        assert_eq!(named("recount switch --to tokyo --confirm", "t.toml"), "recount switch --to tokyo --confirm");
+    }
     use crate::rebuild::TablePlan;
 
     #[test]

@@ -25,7 +25,7 @@ fn starting_ms(entry: &Entry, seed: &Seed) -> Option<i64> {
 pub async fn next(target: &Context, report: &Report) -> Result<Vec<String>, RebuildError> {
     let Home::Set(name) = target.home() else { return Ok(Vec::new()) };
     let Some((entry, _)) = seed_of(target).await? else {
-        return Ok(vec![format!("recount rebuild --into {name} --confirm    (with the same --definition)")]);
+        return Ok(vec![format!("recount rebuild --into {name} --confirm")]);
     };
     let loaded = report.plan.loaded || report.loaded.is_some();
     if !loaded {
@@ -50,6 +50,10 @@ pub async fn next(target: &Context, report: &Report) -> Result<Vec<String>, Rebu
              on-failure destination"
         ),
         format!("recount --set {name} reconcile    until it is clean and `recount sets` says that nothing is behind"),
+        format!(
+            "recount rebuild --into {name} --compare    holds it against {}, also what was backfilled, redriven or erased there since",
+            report.plan.from
+        ),
         format!(
             "recount switch --to {name} --confirm    and back with `recount switch --to {} --confirm`",
             report.plan.from

@@ -222,6 +222,9 @@ pub async fn rebuild(source: &Context, request: &Request, says: &Says<'_>) -> Re
     }
     let objects = source.root().below(&request.into.prefix());
     let kept = home::definition(&objects, &request.into).await?;
+    if request.compare && !request.confirm && kept.is_none() {
+        return Err(HomeError::NoSuchSet(request.into.clone()).into());
+    }
     let text = request.text.as_ref().or((kept.is_none()).then_some(&request.in_use));
     let definition = match (text, kept) {
         (Some(text), Some(kept)) => {

@@ -194,6 +194,9 @@ async fn by(first: By, context: &Context, scope: &Scope, says: &Says<'_>) -> Res
         }
     }
     places::fill(&context.bucket, &last.state, &mut findings).await?;
+    if (cells, events, findings.len()) == (0, 0, 0) {
+        undecided = undecided.or_else(|| nothing_asked_for(scope));
+    }
     let verdict = match (&undecided, findings.is_empty()) {
         (Some(_), _) => Verdict::Undecided,
         (None, true) => Verdict::Clean,
@@ -218,6 +221,15 @@ async fn by(first: By, context: &Context, scope: &Scope, says: &Says<'_>) -> Res
         context.bucket.put(table::FINDINGS, bytes.into()).await?;
     }
     Ok(Reconciled { report, found })
+}
+
+/// Why a part in which nothing is says nothing: what was asked for may be misspelt, and would pass for clean.
+fn nothing_asked_for(scope: &Scope) -> Option<String> {
+    let group = scope.group.as_ref().map(|group| format!("of group {group}"));
+    let month = scope.month.map(|month| format!("of {month}"));
+    let asked: Vec<String> = group.into_iter().chain(month).collect();
+    (!asked.is_empty())
+        .then(|| format!("no event {} is counted or archived; recount usage lists groups and months", asked.join(" ")))
 }
 
 /// Holes that the stream left in the archive: findings for ever.
@@ -437,6 +449,15 @@ mod tests {
             state = at(&deployment.context, state, wanted).await.unwrap();
             assert_eq!(state.next, found, "{wanted}");
         }
+    }
+
+    #[test]
+    fn a_part_in_which_nothing_is_is_not_clean() {
+        let group = Some("Acme".parse().unwrap());
+        let scope = Scope { group: group.clone(), month: Some("2020-01".parse().unwrap()), ..Scope::all() };
+        insta::assert_snapshot!(nothing_asked_for(&scope).unwrap(), @"no event of group Acme of 2020-01 is counted or archived; recount usage lists groups and months");
+        insta::assert_snapshot!(nothing_asked_for(&Scope { group, ..Scope::all() }).unwrap(), @"no event of group Acme is counted or archived; recount usage lists groups and months");
+        assert_eq!(nothing_asked_for(&Scope::all()), None, "a new deployment is clean");
     }
 
     /// As the log says it of an open shard of a stream that was deleted and made anew.
