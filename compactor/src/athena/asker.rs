@@ -20,6 +20,7 @@ const ATTEMPT: Duration = Duration::from_secs(20);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// The longest that a query may take: what Athena itself allows (Service Quotas, DML query timeout).
 const LONGEST: Duration = Duration::from_secs(30 * 60);
+
 /// What a query came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {

@@ -15,20 +15,13 @@ fn uri(target: &str) -> String {
 }
 
 fn file(state: &State, month: Month, version: u64, rows: u64, bytes: i128) -> AddedFile {
-    let key = EventKey::from_bytes([7; 16]);
+    let file = crate::log::state::tests::file(state, &month.to_string(), rows, 0, version);
     let sums = [("measure_bytes".to_owned(), Amount::from_billionths(bytes))].into();
     AddedFile {
-        source: names::staged(state.next, "ab", 0),
-        target: names::target(month, version, state.next, 0),
-        month,
-        rows,
-        bytes: 10,
-        sha256: Digest::of(b"x"),
-        first_key: key,
-        last_key: key,
         first_group: Some("acme".into()),
         last_group: Some("zeta".into()),
-        fingerprint: Fingerprint { rows, hash: u128::from(rows), sums, ..Fingerprint::default() },
+        fingerprint: Fingerprint { sums, ..file.fingerprint },
+        ..file
     }
 }
 

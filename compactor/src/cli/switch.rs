@@ -109,10 +109,19 @@ fn shown_report(report: &Report) -> String {
     }
     let (from, to) = (&report.from, &report.to);
     let _ = match (report.refused_because, report.switched) {
+        (None, _) if from == to => writeln!(text, "readers go by {to} already"),
         (Some(why), _) => writeln!(text, "readers stay with {from}: {why}"),
         (None, true) => writeln!(text, "readers go by {to} now; back with `recount switch --to {from} --confirm`"),
         (None, false) => writeln!(text, "readers go by {from}; `recount switch --to {to} --confirm` changes that"),
     };
+    // A reconcile holds a set against its own archive, which never had these.
+    if let (Some(set), false) = (to.set(), report.switched || from == to) {
+        let _ = writeln!(
+            text,
+            "what was backfilled, redriven or erased elsewhere since {set} was made is not in it: `recount rebuild --into {set} --compare` \
+             from where that was done"
+        );
+    }
     text
 }
 
@@ -179,6 +188,26 @@ fn state(line: &HomeLine) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_switch_says_what_no_reconcile_can_see() {
+        let report = |from: &str, to: &str, switched| Report {
+            from: from.parse().unwrap(),
+            to: to.parse().unwrap(),
+            confirmed: switched,
+            switched,
+            refused_because: None,
+            reconciled: None,
+        };
+        insta::assert_snapshot!(shown_report(&report("base", "tokyo", false)), @r"
+        readers go by base; `recount switch --to tokyo --confirm` changes that
+        what was backfilled, redriven or erased elsewhere since tokyo was made is not in it: `recount rebuild --into tokyo --compare` from where that was done
+        ");
+        insta::assert_snapshot!(shown_report(&report("base", "tokyo", true)), @"readers go by tokyo now; back with `recount switch --to base --confirm`");
+        for same in [report("base", "base", false), report("base", "base", true), report("tokyo", "tokyo", false)] {
+            assert_eq!(shown_report(&same), format!("readers go by {} already\n", same.to));
+        }
+    }
 
     #[test]
     fn homes_as_a_table() {

@@ -27,7 +27,8 @@ pub(crate) fn range(shard: &str, from: Option<u64>, to: Option<u64>) -> ShardRan
     }
 }
 
-fn file(state: &State, month: &str, rows: u64, i: usize, version: u64) -> AddedFile {
+/// A file that the next entry may add to a month.
+pub(crate) fn file(state: &State, month: &str, rows: u64, i: usize, version: u64) -> AddedFile {
     let key = EventKey::from_bytes([7; 16]);
     let month = month.parse().unwrap();
     AddedFile {
