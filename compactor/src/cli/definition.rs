@@ -19,7 +19,7 @@ use crate::context::ContextError;
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(
     after_help = "Checks a definition; asks nobody. A deployment takes it in base64, as a parameter of its template, and its functions in
-their environment, which has room for 3,072 characters of it.
+their environment, which has room for 3,072 characters of it. Every key, its default and its limits: infra/definition.md.
 
 Examples:
   recount definition recount.toml

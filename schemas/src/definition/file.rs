@@ -135,6 +135,9 @@ fn check(file: File) -> Result<Definition, Wrong> {
     if !(1..=2).contains(&key.len()) || key.iter().any(String::is_empty) {
         return Err((span, "key names the partition key and, if the table has one, the sort key".to_owned()));
     }
+    if key.first() == key.get(1) {
+        return Err((span, "key names one attribute twice; partition key and sort key are two".to_owned()));
+    }
     let fold_span = file.fold.span();
     let fold = file.fold.into_inner();
     let group_by = attribute("group_by", &fold.group_by)?;
@@ -262,6 +265,10 @@ fn measures(span: Range<usize>, attributes: Vec<String>) -> Result<Vec<Measure>,
 }
 
 #[cfg(test)]
+#[path = "page_tests.rs"]
+mod page;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -345,6 +352,7 @@ groups = { acme = 500000 }
         let cases = [
             ("table = \"scans\"", "table = \"\"".to_owned()),
             ("key = [\"scan_id\"]", "key = [\"scan_id\", \"\"]".to_owned()),
+            ("key = [\"scan_id\"]", "key = [\"scan_id\", \"scan_id\"]".to_owned()),
             ("\"project_id\"", "\"\"".to_owned()),
             ("\"scanned_at\"", "\"\"".to_owned()),
             ("\"scanned_at\"", "{ attribute = \"\", unit = \"s\" }".to_owned()),
@@ -357,6 +365,7 @@ groups = { acme = 500000 }
         insta::assert_snapshot!(errors.join("\n"), @r#"
         recount.toml:2: the table has no name
         recount.toml:3: key names the partition key and, if the table has one, the sort key
+        recount.toml:3: key names one attribute twice; partition key and sort key are two
         recount.toml:6: group_by has no name
         recount.toml:7: occurred_at names an attribute; leave it out to use the creation time
         recount.toml:7: occurred_at names an attribute; leave it out to use the creation time
