@@ -14,7 +14,8 @@ use super::tables::{drawn, grouped, plural, table};
 use crate::catalog::noted;
 use crate::compact::check_grace;
 use crate::context::Context;
-use crate::erase::{EraseError, EraseReport, Eraser, ItemKey, Rows};
+use crate::erase::source::{InSource, in_source};
+use crate::erase::{EraseError, EraseReport, Eraser, ItemKey, Rows, takes_in_present};
 use crate::progress::{Says, Work};
 
 /// See `recount compact`.
@@ -47,6 +48,9 @@ pub struct Erase {
     /// All rows of the months before this one, as 2025-01.
     #[arg(long, value_name = "MONTH")]
     pub before: Option<Month>,
+    /// Let --before take in the present month, and months to come: rows that come later keep their data.
+    #[arg(long, requires = "before")]
+    pub with_present_month: bool,
     /// Whether the replaced files are deleted at once (0) or by a compaction after this: 24h, 0.
     #[arg(long, value_name = "DURATION", value_parser = super::compact::duration, default_value = "24h")]
     pub grace: Duration,
@@ -70,12 +74,16 @@ pub async fn run(
         Some(month) => Rows::Before(month),
         None => Rows::Item(ItemKey::parse(&args.key, &context.definition)?),
     };
+    if let (Rows::Before(before), false) = (&rows, args.with_present_month) {
+        let present = takes_in_present(*before, context.host.now_us(), &context.definition);
+        present.map_or(Ok(()), |present| Err(EraseError::Present { before: *before, present }))?;
+    }
     let eraser = Eraser::new(context.bucket.clone(), context.definition.clone(), context.host.clone(), LIFE)
         .with_catalog(context.catalog.clone());
     if args.grace.is_zero() {
         check_grace(args.grace, context.catalog.as_deref(), args.under_readers).map_err(EraseError::from)?;
     }
-    let report = match args.confirm {
+    let mut report = match args.confirm {
         true => {
             says(Work::Step("archiving to the tip of the stream"));
             context.archive().await?;
@@ -84,7 +92,10 @@ pub async fn run(
         }
         false => eraser.plan(&rows).await?,
     };
-    write(out, format, &report, shown)?;
+    if let Rows::Item(key) = &rows {
+        report.source = Some(in_source(&context.dynamo, &context.definition, &context.host, key).await);
+    }
+    write(out, format, &report, |report| shown(report, &rows))?;
     let kept = args.grace.is_zero() && report.unknown_catalog.is_some() && report.waiting > 0;
     Ok(match (report.finished, report.confirmed) {
         (true, _) if !kept => Exit::Clean,
@@ -94,7 +105,7 @@ pub async fn run(
 }
 
 /// A report for people.
-fn shown(report: &EraseReport) -> String {
+fn shown(report: &EraseReport, of: &Rows) -> String {
     let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -110,7 +121,18 @@ fn shown(report: &EraseReport) -> String {
     }
     let rows: u64 = report.months.values().map(|month| month.rows).sum();
     let verb = if report.confirmed { "erased" } else { "to be erased" };
-    let _ = writeln!(text, "{} and {} {verb}", plural(rows, "row"), plural(report.kept_count, "kept record"));
+    let _ = match (rows, report.kept_count, of) {
+        (0, 0, Rows::Item(_)) => {
+            writeln!(
+                text,
+                "nothing has this key: it is spelt otherwise, was never archived, or was erased before{}",
+                tip(report)
+            )
+        }
+        (0, 0, Rows::Before(month)) => writeln!(text, "no row of a month before {month} has its data any more"),
+        (_, 0, Rows::Before(_)) => writeln!(text, "{} {verb}", plural(rows, "row")),
+        _ => writeln!(text, "{} and {} {verb}", plural(rows, "row"), plural(report.kept_count, "kept record")),
+    };
     if report.deleted > 0 {
         let _ = writeln!(text, "{} deleted", plural(report.deleted, "replaced file"));
     }
@@ -137,6 +159,9 @@ fn shown(report: &EraseReport) -> String {
             "{parts} of backfill plans under backfills/parts/ may hold whole items: apply these plans, or delete the parts"
         );
     }
+    if let Some(source) = &report.source {
+        text.push_str(&comes_again(source));
+    }
     if !report.finished {
         let next = if report.confirmed {
             "not all was erased; run it again"
@@ -146,4 +171,90 @@ fn shown(report: &EraseReport) -> String {
         let _ = writeln!(text, "{next}");
     }
     text
+}
+
+/// A plan reads what is archived, and archives nothing.
+fn tip(report: &EraseReport) -> &'static str {
+    if report.confirmed { "" } else { "; what the stream holds and is not archived yet, --confirm archives first" }
+}
+
+/// What an item that is still in the source table means for its erasure.
+fn comes_again(source: &InSource) -> String {
+    let table = shown_line(&source.table);
+    let again = "its next change, or a backfill, brings its data into the archive again";
+    match (source.has, &source.why) {
+        (Some(true), _) => format!("the item is still in table {table}: {again}; delete it there, then erase it\n"),
+        (Some(false), _) => String::new(),
+        (None, why) => format!(
+            "whether table {table} still has the item could not be asked ({}); if it has, {again}\n",
+            shown_line(why.as_deref().unwrap_or("no answer"))
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::erase::run::Erased;
+    use recount_schemas::Definition;
+
+    fn definition() -> Definition {
+        Definition::parse("[source]\ntable='scans'\nkey=['id']\n[fold]\ngroup_by='g'", "recount.toml").unwrap()
+    }
+
+    fn item() -> Rows {
+        Rows::Item(ItemKey::parse(&["id=s-17".to_owned()], &definition()).unwrap())
+    }
+
+    fn source(has: Option<bool>, why: Option<&str>) -> Option<InSource> {
+        Some(InSource { table: "scans".into(), has, why: why.map(str::to_owned) })
+    }
+
+    #[test]
+    fn that_nothing_has_the_key_is_said() {
+        let nothing = EraseReport { finished: true, source: source(Some(false), None), ..EraseReport::default() };
+        insta::assert_snapshot!(shown(&nothing, &item()), @"nothing has this key: it is spelt otherwise, was never archived, or was erased before; what the stream holds and is not archived yet, --confirm archives first");
+        let confirmed = EraseReport { confirmed: true, ..nothing.clone() };
+        insta::assert_snapshot!(shown(&confirmed, &item()), @"nothing has this key: it is spelt otherwise, was never archived, or was erased before");
+        let before = Rows::Before("2025-01".parse().unwrap());
+        insta::assert_snapshot!(shown(&EraseReport { source: None, ..nothing }, &before), @"no row of a month before 2025-01 has its data any more");
+    }
+
+    #[test]
+    fn that_the_item_would_come_again_is_said() {
+        let months = [("2026-11".parse().unwrap(), Erased { rows: 2, files: 1, bytes: 1_234 })].into();
+        let report = EraseReport { months, source: source(Some(true), None), ..EraseReport::default() };
+        insta::assert_snapshot!(shown(&report, &item()), @r"
+        ────────────────────────────────
+         month     rows   files   bytes
+        ════════════════════════════════
+         2026-11      2       1   1,234
+        ────────────────────────────────
+
+        2 rows and 0 kept records to be erased
+        the item is still in table scans: its next change, or a backfill, brings its data into the archive again; delete it there, then erase it
+        nothing was changed; --confirm does it
+        ");
+        let unknown = source(None, Some("AccessDeniedException"));
+        let report = EraseReport { confirmed: true, finished: true, source: unknown, ..report };
+        insta::assert_snapshot!(shown(&report, &item()).lines().last().unwrap(), @"whether table scans still has the item could not be asked (AccessDeniedException); if it has, its next change, or a backfill, brings its data into the archive again");
+    }
+
+    #[test]
+    fn the_present_month_is_by_the_definitions_zone() {
+        let zoned = |zone: &str| {
+            let text = format!("[source]\ntable='t'\nkey=['id']\n[fold]\ngroup_by='g'\ntime_zone='{zone}'");
+            Definition::parse(&text, "recount.toml").unwrap()
+        };
+        // 2026-11-30T23:00:00Z.
+        let (now_us, month) = (1_796_079_600_000_000, |text: &str| text.parse::<Month>().unwrap());
+        let takes_in = |before: &str, zone: &str| takes_in_present(month(before), now_us, &zoned(zone));
+        assert_eq!(takes_in("2026-11", "UTC"), None);
+        assert_eq!(takes_in("2026-12", "UTC"), Some(month("2026-11")));
+        assert_eq!(takes_in("2026-12", "Asia/Tokyo"), None);
+        assert_eq!(takes_in("2052-01", "Asia/Tokyo"), Some(month("2026-12")));
+        let error = EraseError::Present { before: month("2052-01"), present: month("2026-12") };
+        assert!(error.is_usage());
+        insta::assert_snapshot!(error, @"--before 2052-01 takes in the present month, 2026-12: rows that come into it later would keep their data; --before 2026-12 erases the months that are over, --with-present-month these too");
+    }
 }

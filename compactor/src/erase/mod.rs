@@ -4,6 +4,7 @@
 //! - [`strip`]: what such a row loses.
 //! - [`aside`]: the same for records kept in quarantine and as conflicts.
 //! - [`retain`]: retention: the months that are older than the definition keeps, some a run.
+//! - [`source`]: whether the source table still has the item.
 //! - [`run`]: a run: find the rows, write their files anew, prove, put one entry a month, delete the old files.
 //!
 //! | of a row | after an erasure |
@@ -24,13 +25,14 @@ pub mod run;
 #[cfg(test)]
 mod run_tests;
 pub mod select;
+pub mod source;
 pub mod strip;
 
 pub use retain::Retention;
 pub use run::{EraseReport, Eraser};
 pub use select::{ItemKey, KeyError, Rows};
 
-use recount_schemas::Month;
+use recount_schemas::{Definition, Month};
 
 use crate::archive::ArchiveError;
 use crate::compact::CompactError;
@@ -39,8 +41,16 @@ impl EraseError {
     /// Whether it was not asked well: by a definition that is not the archive's, or with too short a grace.
     pub fn is_usage(&self) -> bool {
         use CompactError::{Archive, ShortGrace};
-        matches!(self, Self::Compact(Archive(ArchiveError::OtherDefinition { .. }) | ShortGrace { .. }))
+        matches!(
+            self,
+            Self::Present { .. } | Self::Compact(Archive(ArchiveError::OtherDefinition { .. }) | ShortGrace { .. })
+        )
     }
+}
+
+/// Whether rows of the months before this one may still come, since the present month is one of them.
+pub fn takes_in_present(before: Month, now_us: i64, definition: &Definition) -> Option<Month> {
+    Month::of(now_us, definition.zone.rules()).filter(|present| before > *present)
 }
 
 /// An erasure failed. What it had committed stays; run again, it goes on.
@@ -55,6 +65,17 @@ pub enum EraseError {
          total; run `recount compact --month {0} --confirm` first"
     )]
     Unproven(Month),
+    /// The month goes on.
+    #[error(
+        "--before {before} takes in the present month, {present}: rows that come into it later would keep their data; --before \
+         {present} erases the months that are over, --with-present-month these too"
+    )]
+    Present {
+        /// What was asked for.
+        before: Month,
+        /// The present month, by the definition's time zone.
+        present: Month,
+    },
     /// A kept record could not be understood.
     #[error("{key} is no kept record: {why}; it was left as it is")]
     Aside {

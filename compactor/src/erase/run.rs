@@ -11,6 +11,7 @@ use recount_schemas::{Definition, Month};
 use serde::Serialize;
 
 use super::select::Rows;
+use super::source::InSource;
 use super::strip::{BY, chosen, strip};
 use super::{EraseError, aside};
 use crate::archive::ArchiveError;
@@ -60,6 +61,9 @@ pub struct EraseReport {
     pub parts: u64,
     /// Whether nothing is left to erase.
     pub finished: bool,
+    /// Whether the source table still has the item, where one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<InSource>,
 }
 
 /// Of one month.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use recount_schemas::{Definition, Month};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Which rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +73,31 @@ impl ItemKey {
         }
     }
 
+    /// The key as DynamoDB types it. A value that was typed as text may be a string or a number: all forms, strings first.
+    pub fn forms(&self) -> Vec<Map<String, Value>> {
+        let mut forms = vec![Map::new()];
+        for (name, wanted) in &self.0 {
+            let values = match wanted {
+                Wanted::Typed(value) => vec![value.clone()],
+                Wanted::Text(text) => {
+                    let is_number = text.parse::<f64>().is_ok_and(f64::is_finite);
+                    let kinds = if is_number { &["S", "N"][..] } else { &["S"] };
+                    kinds.iter().map(|kind| serde_json::json!({ *kind: text })).collect()
+                }
+            };
+            let with = |form: &Map<String, Value>, value: &Value| {
+                let mut form = form.clone();
+                form.insert(name.clone(), value.clone());
+                form
+            };
+            forms = values
+                .iter()
+                .flat_map(|value| forms.iter().map(|form| with(form, value)).collect::<Vec<_>>())
+                .collect();
+        }
+        forms
+    }
+
     /// Whether a JSON text of attributes, a key or an image, has this key.
     pub fn is_in(&self, attributes: &str) -> bool {
         serde_json::from_str(attributes).is_ok_and(|attributes| self.is_in_value(&attributes))
@@ -127,6 +152,10 @@ mod tests {
         let two = definition("'p','s'");
         let key = parse(&["p=a", "s=b"], &two).unwrap();
         assert!(key.is_in(r#"{"p":{"S":"a"},"s":{"S":"b"}}"#) && !key.is_in(r#"{"p":{"S":"a"},"s":{"S":"c"}}"#));
+        let forms = |key: &ItemKey| serde_json::to_string(&key.forms()).unwrap();
+        assert_eq!(forms(&key), r#"[{"p":{"S":"a"},"s":{"S":"b"}}]"#);
+        let numbers = parse(&["p=7", r#"{"s":{"B":"AA=="}}"#], &two).unwrap();
+        assert_eq!(forms(&numbers), r#"[{"p":{"S":"7"},"s":{"B":"AA=="}},{"p":{"N":"7"},"s":{"B":"AA=="}}]"#);
         for wrong in [&["p=a"][..], &["p=a", "x=b"], &["p=a", "s=b", "t=c"], &["p=a", "s=b", "s=c"], &[]] {
             assert!(matches!(parse(wrong, &two), Err(KeyError::Attributes { .. })), "{wrong:?}");
         }
