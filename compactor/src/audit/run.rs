@@ -147,8 +147,7 @@ pub async fn audit(context: &Context, options: &Options, says: &Says<'_>) -> Res
                 suspect.again(now.get(&suspect.hash).copied());
             }
         }
-        says(Work::Step("waiting for what capture may have under way"));
-        context.host.sleep(options.settle).await;
+        progress::settle(&context.host, options.settle, says).await;
         let Some(next) = to_the_tip(context, says).await? else { return Ok(behind(report)) };
         let known: BTreeSet<&str> = state.live().map(|live| live.file.target.as_str()).collect();
         let new: Vec<AddedFile> =

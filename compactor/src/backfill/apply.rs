@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BackfillError;
 use super::make::{Named, waiting};
-use super::plan::{FORMAT, Missing, judge, origin, part_key, report_key, shard, unpack};
+use super::plan::{FORMAT, Missing, Plan, judge, origin, part_key, report_key, shard, unpack};
 use crate::archive::life::Life;
 use crate::audit::again::Waiting;
 use crate::audit::run::to_the_tip;
@@ -41,7 +41,7 @@ use crate::history::{History, whole};
 use crate::items::read::changes_where;
 use crate::items::{Change, Unnamed};
 use crate::log::{AddedFile, LogStore, State, names};
-use crate::progress::{Says, Work};
+use crate::progress::{Says, Work, settle};
 use crate::rows::row::Place;
 use crate::rows::{ArchivedRow, lookup, write};
 use crate::table::item::{ItemHash, hash};
@@ -247,11 +247,9 @@ pub async fn apply(
         return Err(BackfillError::TooOld);
     }
     // 1.
-    let settled_us = plan.read_us.1.saturating_add(i64::try_from(pacing.settle.as_micros()).unwrap_or(i64::MAX));
+    let settled_us = settled_us(plan, pacing.settle);
     if let Ok(wait @ 1..) = u64::try_from(settled_us.saturating_sub(now_us)) {
-        let wait = Duration::from_micros(wait);
-        says(Work::Step(&format!("waiting {} s for what capture may have under way", wait.as_secs() + 1)));
-        context.host.sleep(wait).await;
+        settle(&context.host, Duration::from_micros(wait), says).await;
     }
     if to_the_tip(context, says).await?.is_none() {
         return Err(BackfillError::Behind);
@@ -282,6 +280,11 @@ pub async fn apply(
         context.bucket.delete(&part_key(plan.created_us, part)).await?;
     }
     Ok(applied)
+}
+
+/// When nothing is under way any more of what was changed before the table was read, µs since 1970.
+pub fn settled_us(plan: &Plan, settle: Duration) -> i64 {
+    plan.read_us.1.saturating_add(i64::try_from(settle.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// What came of a plan that was applied to its end.

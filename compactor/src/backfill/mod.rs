@@ -51,7 +51,7 @@ use crate::rows::RowsError;
 use crate::table::TableError;
 use recount_consumer::totals::TotalsError;
 
-pub use apply::{Applied, Pacing, apply, report};
+pub use apply::{Applied, Pacing, apply, report, settled_us};
 pub use make::{Named, make};
 pub use plan::{Plan, PlanError};
 

@@ -202,7 +202,7 @@ fn limits() -> anyhow::Result<Limits> {
 
 /// The log has the steps, not the counts.
 fn logged(work: Work<'_>, task: &str) {
-    if let Work::Step(step) = work {
+    if let Work::Step(step) | Work::Wait(step) = work {
         tracing::info!(step, "{task}");
     }
 }

@@ -14,7 +14,7 @@ use super::args::Format;
 use super::audit::ReadingArgs;
 use super::commands::{CommandError, Exit, write};
 use super::tables::{drawn, grouped, header, plural, table};
-use crate::backfill::{Applied, BackfillError, Named, Pacing, apply, fetch, make, report};
+use crate::backfill::{Applied, BackfillError, Named, Pacing, apply, fetch, make, report, settled_us};
 use crate::context::Context;
 use crate::progress::Says;
 use crate::reconcile::diff::in_words;
@@ -84,6 +84,11 @@ struct Report {
     refused: Vec<crate::backfill::plan::Refused>,
     #[serde(skip_serializing_if = "Option::is_none")]
     applied: Option<Applied>,
+    /// Whether an earlier run applied it to its end, and this one had nothing to do.
+    applied_before: bool,
+    /// Before this nothing is applied, where that is to come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_before: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -115,6 +120,8 @@ impl Report {
             months: months.into_iter().map(|((group, month), add)| Line { group, month, add }).collect(),
             refused: plan.refused.clone(),
             applied,
+            applied_before: false,
+            not_before: None,
         }
     }
 
@@ -141,13 +148,17 @@ pub async fn run(
         // Consistent: what it shows is written down as an event.
         None => make(context, &args.reading.reading(true), args.this_month, says).await?,
     };
-    let applied = if args.confirm {
-        let pacing = Pacing { settle: Duration::from_secs(args.settle), events: args.events_per_second };
-        Some(apply(context, &named, pacing, says).await?)
-    } else {
-        report(context, &named.hash).await?
+    let pacing = Pacing { settle: Duration::from_secs(args.settle), events: args.events_per_second };
+    let before = report(context, &named.hash).await?;
+    let applied_before = before.is_some();
+    let applied = match before {
+        None if args.confirm => Some(apply(context, &named, pacing, says).await?),
+        before => before,
     };
-    let report = Report::new(&named, args.confirm, applied);
+    let settled_us = settled_us(&named.plan, pacing.settle);
+    let waits = applied.is_none() && settled_us > context.host.now_us();
+    let not_before = waits.then(|| time(settled_us));
+    let report = Report { applied_before, not_before, ..Report::new(&named, args.confirm, applied) };
     write(out, format, &report, shown_report)?;
     if args.plan.is_none() {
         args.reading.reading(true).answered().map_err(BackfillError::from)?;
@@ -187,10 +198,12 @@ fn shown_report(report: &Report) -> String {
         report.read_to,
     );
     match &report.applied {
+        Some(_) if report.items == 0 => text.push_str("there is nothing to bring in\n"),
         Some(applied) => {
+            let when = if report.applied_before { "applied by an earlier run" } else { "applied" };
             let _ = writeln!(
                 text,
-                "applied: {} added to the archive ({} before), {} counted ({} before)",
+                "{when}: {} added to the archive ({} before), {} counted ({} before)",
                 plural(applied.added, "row"),
                 number(applied.added_before),
                 plural(applied.counted, "event"),
@@ -211,7 +224,13 @@ fn shown_report(report: &Report) -> String {
             }
         }
         None if report.items == 0 => text.push_str("there is nothing to bring in\n"),
-        None => text.push_str("nothing was counted; apply it with --plan HASH --confirm\n"),
+        None => {
+            let wait = report
+                .not_before
+                .as_ref()
+                .map_or_else(String::new, |at| format!(", which waits until {at} (--settle)"));
+            let _ = writeln!(text, "nothing was counted; apply it with --plan HASH --confirm{wait}");
+        }
     }
     text
 }
@@ -243,6 +262,8 @@ mod tests {
                 keys: vec![r#"{"scan_id":{"S":"x"}}"#.into()],
             }],
             applied: None,
+            applied_before: false,
+            not_before: None,
         };
         insta::assert_snapshot!(shown_report(&report), @r###"
         ────────────────────────────────────────────────
@@ -256,6 +277,10 @@ mod tests {
         plan 0000000000000000000000000000000000000000000000000000000000000000: 1,234 items to be inserted (1,230 never captured, 3 from the middle, 1 come back), by scan, read 2026-11-01T02:26:40Z to 2026-11-01T02:27:40Z
         nothing was counted; apply it with --plan HASH --confirm
         "###);
+        report.not_before = Some(time(1_793_500_960_000_000));
+        let text = shown_report(&report);
+        insta::assert_snapshot!(text.lines().last().unwrap(), @"nothing was counted; apply it with --plan HASH --confirm, which waits until 2026-11-01T02:42:40Z (--settle)");
+        report.not_before = None;
         report.applied = Some(Applied {
             format: 1,
             added: 1_230,
@@ -273,7 +298,9 @@ mod tests {
           2 items captured meanwhile: nothing is missing of them
           2 items changed meanwhile: make another plan for them
         ");
-        insta::assert_snapshot!(serde_json::to_string(&report).unwrap().replace('\u{1b}', "<ESC>"), @r###"{"confirmed":false,"plan":"0000000000000000000000000000000000000000000000000000000000000000","source":"scan","read_from":"2026-11-01T02:26:40Z","read_to":"2026-11-01T02:27:40Z","items":1234,"never_captured":1230,"insert_missing":3,"came_back":1,"months":[{"group":"acme\u001b","month":"2026-11","events":1234,"sums":["12.5"]}],"refused":[{"reason":"no_group: the item has no attribute \"project_id\"","items":1,"keys":["{\"scan_id\":{\"S\":\"x\"}}"]}],"applied":{"format":1,"added":1230,"added_before":0,"counted":1230,"counted_before":0,"too_old":0,"uncounted":2,"captured":2,"moved":2,"backfilled":0,"left_out":[]}}"###);
+        insta::assert_snapshot!(serde_json::to_string(&report).unwrap().replace('\u{1b}', "<ESC>"), @r###"{"confirmed":false,"plan":"0000000000000000000000000000000000000000000000000000000000000000","source":"scan","read_from":"2026-11-01T02:26:40Z","read_to":"2026-11-01T02:27:40Z","items":1234,"never_captured":1230,"insert_missing":3,"came_back":1,"months":[{"group":"acme\u001b","month":"2026-11","events":1234,"sums":["12.5"]}],"refused":[{"reason":"no_group: the item has no attribute \"project_id\"","items":1,"keys":["{\"scan_id\":{\"S\":\"x\"}}"]}],"applied":{"format":1,"added":1230,"added_before":0,"counted":1230,"counted_before":0,"too_old":0,"uncounted":2,"captured":2,"moved":2,"backfilled":0,"left_out":[]},"applied_before":false}"###);
+        report.applied_before = true;
+        insta::assert_snapshot!(shown_report(&report).lines().find(|line| line.starts_with("applied")).unwrap(), @"applied by an earlier run: 1,230 rows added to the archive (0 before), 1,230 events counted (0 before)");
         assert_eq!(report.exit(), Exit::Findings);
         report.refused.clear();
         assert_eq!(report.exit(), Exit::Findings, "some moved");
@@ -283,5 +310,7 @@ mod tests {
         assert_eq!(report.exit(), Exit::Findings, "a plan that is only shown");
         report.items = 0;
         assert_eq!(report.exit(), Exit::Clean);
+        report.applied = Some(Applied::default());
+        assert!(shown_report(&report).ends_with("\nthere is nothing to bring in\n"), "not that nothing was added");
     }
 }

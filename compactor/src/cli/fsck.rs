@@ -33,7 +33,7 @@ Examples:
   recount fsck --repair               say what could safely be repaired; change nothing
   recount fsck --repair --confirm     repair that: finish the last commit, delete uploads that were given up
 
-Ends with 1 where something is wrong, with what to do about it.")]
+Ends with 1 where something is wrong, with what to do about it, with 2 where the log has nothing of the month.")]
 pub struct Fsck {
     /// Read only this month's files, as 2026-11.
     #[arg(long)]
@@ -115,7 +115,8 @@ fn shown(report: &Report, confirmed: bool) -> String {
         "{}: {} of the log, {} with {} and {}{}, {} under events/ and _staging/, {}",
         match report.verdict {
             Verdict::Clean => "clean",
-            _ => "findings",
+            Verdict::Findings => "findings",
+            Verdict::Undecided => "undecided",
         },
         plural(checked.entries, "entry"),
         plural(checked.files, "file"),

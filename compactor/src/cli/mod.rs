@@ -10,7 +10,7 @@
 //! - [`definition`], [`estimate`]: commands that ask nobody.
 //! - [`tables`]: reports as tables.
 //! - [`rebuild`], [`switch`]: the commands that have a file of their own.
-//! - [`progress`]: what is being done, on a terminal only.
+//! - [`progress`]: what is being done, on a terminal; what is waited for, everywhere.
 //!
 //! Exit codes: 0 clean, 1 findings, 2 could not decide, 3 bad usage.
 

@@ -1,14 +1,14 @@
-//! What is being done, on a terminal only: one line on standard error that goes away.
+//! What is being done, on a terminal: one line on standard error that goes away. Where there is none, only what is waited for: a line
+//! that stays.
 //!
 //! A step of which nothing more is known has a spinner; one that says of how many things it is made, a bar, the count, and the time
 //! that is left if it goes on so.
 
-use std::fmt::Write;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use recount_schemas::terminal::shown;
+use recount_schemas::terminal::{shown, shown_line};
 
 use crate::progress::Work;
 
@@ -35,8 +35,11 @@ impl Progress {
 
     /// Shows what is said.
     pub fn say(&self, work: Work<'_>) {
-        if let Some(line) = &self.0 {
-            line.say(work);
+        match (&self.0, work) {
+            (Some(line), _) => line.say(work),
+            // Where nobody reads it, it need not be said.
+            (None, Work::Wait(what)) => drop(writeln!(std::io::stderr(), "{}", shown_line(what))),
+            (None, _) => {}
         }
     }
 
@@ -71,7 +74,7 @@ impl Line {
     fn say(&self, work: Work<'_>) {
         let bar = &self.bar;
         match work {
-            Work::Step(step) => {
+            Work::Step(step) | Work::Wait(step) => {
                 self.style(false);
                 bar.unset_length();
                 bar.set_position(0);
@@ -90,7 +93,7 @@ impl Line {
 }
 
 /// The time that is left; nothing until it can be told.
-fn left(state: &ProgressState, out: &mut dyn Write) {
+fn left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
     let eta = state.eta();
     if state.pos() > 0 && !eta.is_zero() {
         let _ = write!(out, ", {:#} left", HumanDuration(eta)); // "5m left"; a line that cannot be made longer is shown as it is
@@ -190,6 +193,7 @@ mod tests {
             // Nothing to do is no fraction of anything; more than was said is shown as it is.
             (&[step, Work::Of(0, "rows")], "comparing [============] 0 of 0 rows"),
             (&[step, Work::Of(1, "rows"), Work::Done(2)], "comparing [============] 2 of 1 rows"),
+            (&[step, of, Work::Wait("waiting until then")], "waiting until then"),
             (&[Work::Step("a\u{1b}[2Jb")], r"a\u{1b}[2Jb"),
         ] {
             assert_eq!(after(true, said), expected, "{said:?}");
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_terminal_nothing_is_said() {
+    fn without_a_terminal_no_step_is_said() {
         let none = Progress(None);
         none.say(Work::Step("comparing"));
         none.say(Work::Done(1));

@@ -9,7 +9,7 @@ use recount_schemas::{QuarantineCode, ShardId};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit};
-use super::tables::plural;
+use super::tables::{grouped, plural};
 use crate::context::Context;
 use crate::progress::Says;
 use crate::redrive::{Ask, RedriveError, Report, redrive};
@@ -85,18 +85,27 @@ pub fn table(report: &Report) -> String {
     let mut line = |words: String| {
         let _ = writeln!(text, "{words}"); // writing to a string cannot fail
     };
-    line(format!("{} in quarantine, {} put through before", plural(report.examined, "record"), report.done_before));
+    let before = grouped(i64::try_from(report.done_before).unwrap_or(i64::MAX));
+    line(match report.others {
+        None | Some(0) => format!("{} in quarantine, {before} put through before", plural(report.examined, "record")),
+        Some(others) => format!(
+            "nothing in quarantine is of the --reason and --shard that were asked for; {} of others, {before} put through before",
+            plural(others, "record")
+        ),
+    });
     for (was, records) in &report.ready {
         line(format!("{records:>8}  {was}: understood now"));
     }
     for stayed in &report.stays {
-        line(format!("{:>8}  {}: stay, {}", stayed.records, shown(&stayed.was), shown(&stayed.is)));
+        let verb = if stayed.records == 1 { "stays" } else { "stay" };
+        line(format!("{:>8}  {}: {verb}, {}", stayed.records, shown(&stayed.was), shown(&stayed.is)));
     }
     for staying in &report.staying {
         line(format!("          {}: {}", shown(&staying.object), shown_line(&staying.detail)));
     }
     if report.foreign > 0 {
-        line(format!("{:>8}  objects under quarantine/ are none of ours, and are left alone", report.foreign));
+        let objects = if report.foreign == 1 { "object" } else { "objects" };
+        line(format!("{:>8}  {objects} under quarantine/ not ours, left alone", report.foreign));
     }
     match report.confirmed {
         true => {
@@ -149,6 +158,14 @@ mod tests {
         assert_eq!(Exit::from(&done), Exit::Clean);
         assert_eq!(Exit::from(&Report { too_old: 1, ..done.clone() }), Exit::Findings);
         assert_eq!(Exit::from(&Report { confirmed: false, ready: BTreeMap::new(), ..done }), Exit::Clean);
+    }
+
+    #[test]
+    fn that_nothing_matches_is_not_that_nothing_is_there() {
+        let nothing = Report { done_before: 2, others: Some(1), ..Report::default() };
+        insta::assert_snapshot!(table(&nothing), @"nothing in quarantine is of the --reason and --shard that were asked for; 1 record of others, 2 put through before");
+        let empty = Report { others: Some(0), ..Report::default() };
+        insta::assert_snapshot!(table(&empty), @"0 records in quarantine, 0 put through before");
     }
 
     #[test]

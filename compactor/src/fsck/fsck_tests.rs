@@ -575,3 +575,14 @@ async fn a_month_that_its_catalog_does_not_show_as_the_log_has_it_is_named() {
         assert_eq!(objects, wrong.into_iter().map(|object| (Kind::Location, object)).collect::<Vec<_>>());
     }
 }
+
+#[tokio::test]
+async fn a_month_of_which_the_log_knows_nothing_is_not_clean() {
+    let world = World::new().await;
+    let of = |month: &str| Options { month: month.parse().ok(), deep: false };
+    let report = world.check(of("2026-11")).await;
+    assert_eq!((report.verdict, report.stopped), (Verdict::Clean, None));
+    let report = world.check(of("2020-11")).await;
+    assert_eq!((report.verdict, report.checked.files), (Verdict::Undecided, 0));
+    insta::assert_snapshot!(report.stopped.unwrap(), @"the log has no file of 2020-11, so none was looked at; recount usage lists the months");
+}

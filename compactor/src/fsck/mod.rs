@@ -87,7 +87,7 @@ pub struct Checked {
 /// What fsck says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Clean, or findings.
+    /// Clean, or findings; undecided where nothing is of the month that was asked for.
     pub verdict: Verdict,
     /// What was looked at.
     pub checked: Checked,
@@ -96,7 +96,7 @@ pub struct Report {
     /// Of some kinds, how many more there are than are listed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub more: BTreeMap<Kind, u64>,
-    /// Why the files were not looked at, where the log cannot be followed.
+    /// Why no file was looked at, where the log cannot be followed or has none of the month.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
     /// What `--repair` would do, or has done.

@@ -48,7 +48,11 @@ pub async fn fsck<O: Objects>(
     let mut checked = Checked { month: options.month, deep: options.deep, ..Checked::default() };
     let mut findings = Findings::default();
     let stopped = check.all(&mut checked, &mut findings).await?;
-    let verdict = if findings.is_empty() { Verdict::Clean } else { Verdict::Findings };
+    let verdict = match (findings.is_empty(), &stopped) {
+        (false, _) => Verdict::Findings,
+        (true, Some(_)) => Verdict::Undecided,
+        (true, None) => Verdict::Clean,
+    };
     let (findings, more) = findings.finish();
     Ok(Report { verdict, checked, findings, more, stopped, repair: Vec::new() })
 }
@@ -118,7 +122,11 @@ impl<O: Objects> Check<'_, O> {
         findings.extend(self.locations(&history.state).await?);
         self.files(&history, &listed, checked, findings).await?;
         self.aside(&history, checked, findings).await?;
-        Ok(None)
+        // A month that was misspelt would pass for clean.
+        let unknown = self.options.month.filter(|month| !history.state.files.contains_key(month));
+        Ok(unknown.map(|month| {
+            format!("the log has no file of {month}, so none was looked at; recount usage lists the months")
+        }))
     }
 
     async fn list(&self, prefix: &'static str) -> Result<BTreeMap<String, u64>, FsckError> {

@@ -104,6 +104,9 @@ pub struct Report {
     pub conflicting: u64,
     /// Objects under `quarantine/` whose names are no position: left alone.
     pub foreign: u64,
+    /// Where none is of the reason and the shard that were asked for, how many records are in quarantine all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<u64>,
 }
 
 impl Report {
@@ -256,7 +259,20 @@ impl<O: Objects, C: Counter> Redriver<'_, O, C> {
         }
         report.foreign = quarantine.foreign;
         report.stays.sort();
+        if report.examined == 0 && (ask.reason.is_some() || ask.shard.is_some()) {
+            report.others = Some(self.waiting().await?);
+        }
         Ok(report)
+    }
+
+    /// How many records are in quarantine, and not put through.
+    async fn waiting(&self) -> Result<u64, RedriveError> {
+        let prefixes = Quarantine::<O>::prefixes(None);
+        let (mut quarantine, mut waiting) = (Quarantine::new(self.objects, &prefixes), 0);
+        while let Some(kept) = quarantine.next().await? {
+            waiting += u64::from(!kept.done);
+        }
+        Ok(waiting)
     }
 
     /// Reads and judges some objects.

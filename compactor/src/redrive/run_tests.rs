@@ -251,3 +251,17 @@ async fn another_content_under_an_archived_key_is_kept_as_a_conflict_and_not_cou
     assert_eq!(objects.keys("conflicts/"), [format!("conflicts/relay-00-11/{sequence}")]);
     assert_eq!(cells.keys().len(), 3);
 }
+
+#[tokio::test]
+async fn where_nothing_matches_it_is_said_how_many_there_are() {
+    let (objects, cells) = (world(), Cells::default());
+    let of_reason = |reason| Ask { reason: Some(reason), ..Ask::default() };
+    let report = run(&objects, &cells, &of_reason(QuarantineCode::TooLarge)).await.unwrap();
+    assert_eq!((report.examined, report.others), (0, Some(7)));
+    let of_shard = Ask { shard: "elsewhere".parse().ok(), ..Ask::default() };
+    let report = run(&objects, &cells, &of_shard).await.unwrap();
+    assert_eq!((report.examined, report.others), (0, Some(7)));
+    let report = run(&objects, &cells, &of_reason(QuarantineCode::BadMeasure)).await.unwrap();
+    assert_eq!((report.examined, report.others), (7, None));
+    assert_eq!(run(&Memory::new(), &cells, &Ask::default()).await.unwrap().others, None);
+}
