@@ -134,7 +134,7 @@ PREFIXES = {
     COMPACTOR: {
         "s3:GetObject": {"_catalog", "_log", "_state", "_staging", "events", "quarantine", "conflicts", "redriven", "plans"},
         "s3:PutObject": {"_catalog", "_log", "_state", "_staging", "events", "quarantine", "conflicts", "totals", "findings"},
-        "s3:DeleteObject": {"_staging", "events"},
+        "s3:DeleteObject": {"_staging", "_state", "events"},
     },
 }
 
@@ -262,7 +262,8 @@ class Roles(unittest.TestCase):
         for logical in self.template.of_type("AWS::IAM::Role"):
             for action, resource in self.rights(logical) if logical != "SchedulerRole" else ():
                 if "Delete" in action:
-                    self.assertEqual((action, resource in ("bucket/_staging/*", "bucket/events/*")), ("s3:DeleteObject", True))
+                    places = ("bucket/_staging/*", "bucket/_state/*", "bucket/events/*")
+                    self.assertEqual((action, resource in places), ("s3:DeleteObject", True))
 
     def test_each_function_has_a_role_of_its_own_that_only_its_service_takes(self):
         functions = self.template.of_type("AWS::Serverless::Function")
