@@ -1,4 +1,4 @@
-"""infra/aws/template.yaml as CloudFormation would see it: its functions resolved for given parameters.
+"""A template of infra/aws as CloudFormation would see it: its functions resolved for given parameters.
 
 A reference to a resource becomes `<Name>`, an attribute `<Name.Arn>`; parameters take their defaults unless given.
 """
@@ -11,6 +11,7 @@ from cfnlint.decode import cfn_yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PATH = ROOT / "infra/aws/template.yaml"
+OPERATOR = ROOT / "infra/aws/operator.yaml"
 PSEUDO = {
     "AWS::Region": "us-east-1",
     "AWS::AccountId": "123456789012",
@@ -21,22 +22,22 @@ NOTHING = object()
 
 
 @functools.cache
-def raw():
-    return cfn_yaml.load(str(PATH))
+def raw(path=PATH):
+    return cfn_yaml.load(str(path))
 
 
 class Template:
-    def __init__(self, **parameters):
-        self.raw = raw()
+    def __init__(self, path=PATH, **parameters):
+        self.raw = raw(path)
         unknown = set(parameters) - set(self.raw["Parameters"])
         if unknown:
             raise KeyError(f"no such parameters: {sorted(unknown)}")
-        defaults = {name: parameter["Default"] for name, parameter in self.raw["Parameters"].items()}
+        defaults = {name: parameter["Default"] for name, parameter in self.raw["Parameters"].items() if "Default" in parameter}
         self.parameters = {**PSEUDO, **defaults, **parameters}
         resources = self.raw["Resources"].items()
         self.resources = {name: self.resolved(one) for name, one in resources if self.is_there(one)}
         self.outputs = {name: self.resolved(one) for name, one in self.raw["Outputs"].items() if self.is_there(one)}
-        self.globals = self.resolved(self.raw["Globals"])
+        self.globals = self.resolved(self.raw.get("Globals", {}))
 
     def of_type(self, kind):
         return {name: one for name, one in self.resources.items() if one["Type"] == kind}
