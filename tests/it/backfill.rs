@@ -92,6 +92,44 @@ async fn capture_was_off_for_an_hour() {
     assert_eq!(crate::support::process::months(&recomputed), capture.expected());
 }
 
+/// What was backfilled into one home after another was made is not in the other, and no reconcile of it sees that.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_do_not_go_over_to_a_home_that_lacks_a_backfill() {
+    let mut capture = Capture::start().await;
+    capture.insert("before", 0..10).await;
+    capture.captured().await;
+    capture.capture(false).await;
+    capture.insert("lost", 0..5).await;
+    capture.capture(true).await;
+    capture.json(0, &["rebuild", "--into", "again", "--confirm"]);
+    assert_eq!(capture.json(0, &["switch", "--to", "again"])["missed"], Value::Null);
+    let backfill = |home: &str| {
+        let plan = hash(&capture.json(1, &["backfill", "--set", home]));
+        let applied = capture.json(0, &["backfill", "--set", home, "--plan", &plan, "--confirm", "--settle", "0"]);
+        assert_eq!(number(&applied["applied"]["counted"]), 5, "{applied}");
+    };
+    backfill("base");
+    assert_eq!(capture.json(0, &["reconcile", "--set", "again"])["verdict"], "clean");
+
+    let missed = |report: &Value| {
+        let missed = &report["missed"][0];
+        let comparison = &missed["comparison"];
+        (missed["home"].as_str().unwrap().to_owned(), number(&missed["brought"]), number(&comparison["differ"]))
+    };
+    let refused = capture.json(1, &["switch", "--to", "again", "--confirm"]);
+    assert_eq!((&refused["switched"], missed(&refused).1), (&Value::Bool(false), 5), "{refused}");
+    assert!(missed(&refused).2 > 0, "{refused}");
+    assert_eq!(capture.totals(), capture.expected(), "readers stay with the base");
+
+    backfill("again");
+    let switched = capture.json(0, &["switch", "--to", "again", "--confirm"]);
+    assert_eq!((&switched["switched"], missed(&switched)), (&Value::Bool(true), ("base".to_owned(), 5, 0)));
+    assert_eq!(capture.totals(), capture.expected());
+    // On the way back it is the set that had something of its own.
+    let back = capture.json(0, &["switch", "--to", "base"]);
+    assert_eq!(missed(&back), ("again".to_owned(), 5, 0));
+}
+
 /// Events that are on their way while the plan is made and applied are counted once; so is an item in two plans, and one
 /// that came back behind a removal.
 #[tokio::test(flavor = "multi_thread")]

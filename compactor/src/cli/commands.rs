@@ -186,6 +186,12 @@ impl From<AthenaError> for CommandError {
     }
 }
 
+impl From<RebuildError> for CommandError {
+    fn from(error: RebuildError) -> Self {
+        Self::Rebuild(Box::new(error))
+    }
+}
+
 impl From<EraseError> for CommandError {
     fn from(error: EraseError) -> Self {
         Self::Erase(Box::new(error))

@@ -70,7 +70,7 @@ pub async fn run(
         compare: args.compare,
         accept_incomplete: args.accept_incomplete,
     };
-    let mut report = rebuild(context, &request, says).await.map_err(|error| CommandError::Rebuild(Box::new(error)))?;
+    let mut report = rebuild(context, &request, says).await?;
     if let Some(path) = &args.definition {
         report.next.iter_mut().for_each(|step| name_definition(step, path));
     }
@@ -239,7 +239,8 @@ fn shown_loaded(loaded: &LoadReport) -> String {
     text
 }
 
-fn shown_comparison(comparison: &Comparison) -> String {
+/// A comparison as text.
+pub(super) fn shown_comparison(comparison: &Comparison) -> String {
     let what = match comparison.level {
         Level::Months => "group and month",
         Level::Groups => "group, over all months",

@@ -10,12 +10,14 @@ use serde::Serialize;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
+use super::rebuild::shown_comparison;
 use super::tables::{self, drawn, grouped, header, plural, table};
-use crate::context::Context;
+use crate::context::{Context, ContextError};
 use crate::contributions::Scope;
 use crate::progress::Says;
+use crate::rebuild::{Missed, missed};
 use crate::reconcile::{Report as Reconciliation, Verdict, reconcile};
-use crate::sets::{self, HomeLine, Sets, home};
+use crate::sets::{self, HomeError, HomeLine, Sets, home};
 
 /// What is typed.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -35,10 +37,14 @@ pub struct SwitchArgs {
     /// Switch.
     #[arg(long)]
     pub confirm: bool,
-    /// Switch whatever a reconcile would say.
+    /// Switch without a reconcile, and without a look at what other homes had beside the stream.
     #[arg(long)]
     pub unchecked: bool,
 }
+
+/// Why readers stay, where the homes differ in what did not come by the stream.
+const LACKS: &str = "it is not known to have the events that another home was brought; `recount --set NAME backfill` or `redrive` brings \
+                     them in, --unchecked switches without them";
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -50,6 +56,9 @@ struct Report {
     refused_because: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reconciled: Option<Reconciliation>,
+    /// What was backfilled, redriven or erased in other homes only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missed: Vec<Missed>,
 }
 
 /// Runs `switch`.
@@ -63,8 +72,15 @@ pub async fn run(
     let root = context.root();
     let current = sets::current(&root).await?;
     let (from, to) = (current.home.clone(), args.to);
-    let mut report =
-        Report { from, to, confirmed: args.confirm, switched: false, refused_because: None, reconciled: None };
+    let mut report = Report {
+        from,
+        to,
+        confirmed: args.confirm,
+        switched: false,
+        refused_because: None,
+        reconciled: None,
+        missed: Vec::new(),
+    };
     if !args.unchecked {
         let target = target(context, &report.to).await?;
         if let Some(set) = report.to.set()
@@ -78,6 +94,12 @@ pub async fn run(
                     Some("it is not clean; `recount --set NAME repair`, or --unchecked if that is understood");
             }
             report.reconciled = Some(reconciled);
+            if report.from != report.to {
+                report.missed = missed(&report.from, &target, |home| other(context, home), says).await?;
+                if report.refused_because.is_none() && !report.missed.iter().all(Missed::is_settled) {
+                    report.refused_because = Some(LACKS);
+                }
+            }
         }
     }
     if args.confirm && report.refused_because.is_none() {
@@ -86,9 +108,9 @@ pub async fn run(
     }
     write(out, format, &report, shown_report)?;
     Ok(match (&report.reconciled, report.refused_because) {
-        (Some(reconciled), _) => reconciled.verdict.into(),
-        (None, Some(_)) => Exit::Findings,
-        (None, None) => Exit::Clean,
+        (Some(reconciled), _) if reconciled.verdict != Verdict::Clean => reconciled.verdict.into(),
+        (_, Some(_)) => Exit::Findings,
+        (_, None) => Exit::Clean,
     })
 }
 
@@ -102,26 +124,42 @@ async fn target(context: &Context, to: &Home) -> Result<Context, CommandError> {
     Ok(Context { stack: context.stack.clone(), ..target })
 }
 
+/// Another home, to be looked into; `None` if it is no more.
+async fn other(context: &Context, home: Home) -> Result<Option<Context>, CommandError> {
+    match target(context, &home).await {
+        Ok(found) => Ok(Some(found)),
+        Err(CommandError::Context(ContextError::Home(HomeError::NoSuchSet(_)))) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn shown_missed(missed: &Missed, to: &Home) -> String {
+    let home = &missed.home;
+    let mut text = String::new();
+    if let Some(comparison) = &missed.comparison {
+        let brought = plural(missed.brought, "event");
+        let _ = writeln!(text, "\n{brought} backfilled or redriven in {home} since, and perhaps not in {to}:");
+        text.push_str(shown_comparison(comparison).trim_start());
+    }
+    if missed.erasures > 0 {
+        let _ = writeln!(text, "\nrows were erased in {home} since, and perhaps not in {to}: erase the same there");
+    }
+    text
+}
+
 fn shown_report(report: &Report) -> String {
     let mut text = String::new();
     if let Some(reconciled) = &report.reconciled {
         text.push_str(&tables::reconciliation(reconciled));
     }
     let (from, to) = (&report.from, &report.to);
+    report.missed.iter().for_each(|missed| text.push_str(&shown_missed(missed, to)));
     let _ = match (report.refused_because, report.switched) {
         (None, _) if from == to => writeln!(text, "readers go by {to} already"),
         (Some(why), _) => writeln!(text, "readers stay with {from}: {why}"),
         (None, true) => writeln!(text, "readers go by {to} now; back with `recount switch --to {from} --confirm`"),
         (None, false) => writeln!(text, "readers go by {from}; `recount switch --to {to} --confirm` changes that"),
     };
-    // A reconcile holds a set against its own archive, which never had these.
-    if let (Some(set), false) = (to.set(), report.switched || from == to) {
-        let _ = writeln!(
-            text,
-            "what was backfilled, redriven or erased elsewhere since {set} was made is not in it: `recount rebuild --into {set} --compare` \
-             from where that was done"
-        );
-    }
     text
 }
 
@@ -188,6 +226,7 @@ fn state(line: &HomeLine) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rebuild::compare::{Comparison, Difference, Level, Numbers};
 
     #[test]
     fn a_switch_says_what_no_reconcile_can_see() {
@@ -198,15 +237,40 @@ mod tests {
             switched,
             refused_because: None,
             reconciled: None,
+            missed: Vec::new(),
         };
-        insta::assert_snapshot!(shown_report(&report("base", "tokyo", false)), @r"
-        readers go by base; `recount switch --to tokyo --confirm` changes that
-        what was backfilled, redriven or erased elsewhere since tokyo was made is not in it: `recount rebuild --into tokyo --compare` from where that was done
-        ");
+        insta::assert_snapshot!(shown_report(&report("base", "tokyo", false)), @"readers go by base; `recount switch --to tokyo --confirm` changes that");
         insta::assert_snapshot!(shown_report(&report("base", "tokyo", true)), @"readers go by tokyo now; back with `recount switch --to base --confirm`");
         for same in [report("base", "base", false), report("base", "base", true), report("tokyo", "tokyo", false)] {
             assert_eq!(shown_report(&same), format!("readers go by {} already\n", same.to));
         }
+        let numbers = |events| Numbers { events, sums: [].into() };
+        let difference = Difference {
+            group: Some("acme".parse().unwrap()),
+            month: Some("2026-11".parse().unwrap()),
+            old: numbers(12),
+            new: numbers(9),
+        };
+        let (old, new) = ("base".parse().unwrap(), "tokyo".parse().unwrap());
+        let comparison =
+            Comparison { old, new, level: Level::Months, compared: 14, differ: 1, differences: vec![difference] };
+        let missed = Missed { home: "base".parse().unwrap(), brought: 3, erasures: 1, comparison: Some(comparison) };
+        assert!(!missed.is_settled());
+        let refused_because = Some(LACKS);
+        let refused = Report { missed: vec![missed], refused_because, ..report("base", "tokyo", false) };
+        insta::assert_snapshot!(shown_report(&refused), @r"
+
+        3 events backfilled or redriven in base since, and perhaps not in tokyo:
+        base against tokyo, by group and month: 14 numbers compared, 1 differ
+        ───────────────────────────────────────────────────────────────────────────────────
+         group   month     events in base   events in tokyo   sums in base   sums in tokyo
+        ═══════════════════════════════════════════════════════════════════════════════════
+         acme    2026-11               12                 9
+        ───────────────────────────────────────────────────────────────────────────────────
+
+        rows were erased in base since, and perhaps not in tokyo: erase the same there
+        readers stay with base: it is not known to have the events that another home was brought; `recount --set NAME backfill` or `redrive` brings them in, --unchecked switches without them
+        ");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - [`seed`](mod@seed): the first entry of the set's log: all that the old archive had read, judged anew.
 //! - [`load`](mod@load): the set's totals, from that.
 //! - [`compare`](mod@compare): both archives held against each other.
+//! - [`missed`](mod@missed): what was brought into another archive, and not by the stream.
 //! - [`handover`]: what is left to the operator, as commands.
 //!
 //! The steps, each of which may be done again; the same command goes on where it was broken off:
@@ -21,6 +22,7 @@ pub mod anew;
 pub mod compare;
 pub mod handover;
 pub mod load;
+pub mod missed;
 pub mod seed;
 
 use recount_consumer::tables::{self, TableError};
@@ -43,6 +45,7 @@ use crate::sets::{HomeError, SwitchError};
 
 pub use compare::{Comparison, Difference, Level, compare};
 pub use load::{LoadReport, load};
+pub use missed::{Missed, missed};
 pub use seed::{Seeded, seed, seed_of};
 
 /// A rebuild failed. What was done stays; the same command goes on.
