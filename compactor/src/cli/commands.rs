@@ -153,15 +153,13 @@ pub enum CommandError {
         /// What happened.
         source: std::io::Error,
     },
-    /// A definition that no function's environment has room for.
-    #[error("{path} has {has} characters in base64; a function's environment has room for {most}")]
-    TooLong {
+    /// A definition that is right, and cannot be deployed.
+    #[error("{path} cannot be deployed: {why}")]
+    Undeployable {
         /// The file.
         path: String,
-        /// Its length.
-        has: usize,
-        /// The most.
-        most: usize,
+        /// Why not.
+        why: String,
     },
     /// A recount by Athena.
     #[error(transparent)]
@@ -217,8 +215,8 @@ impl CommandError {
             Self::Rebuild(error) => super::rebuild::exit(error),
             Self::Home(HomeError::NoSuchSet(_) | HomeError::OtherDefinition { .. } | HomeError::Definition(_))
             | Self::Name(_) => Exit::Usage,
+            Self::Undeployable { .. } => Exit::Findings,
             Self::PlanFile { .. }
-            | Self::TooLong { .. }
             | Self::Key(_)
             | Self::Repair(RepairError::Plan(_) | RepairError::Proof(ProofError::Absent(_)))
             | Self::AsOf(AsOfError::Moment(_))

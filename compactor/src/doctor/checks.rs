@@ -22,6 +22,7 @@
 
 use std::fmt::Display;
 
+use recount_schemas::definition::least_ledger_days;
 use recount_schemas::terminal::plural;
 
 use super::facts::{Destination, Fact, Facts, Mapping, Placed, Stream, Table};
@@ -188,7 +189,7 @@ fn retention(checks: &mut Checks, stream: &Stream, ledger_days: u16) {
     if !there {
         return;
     }
-    let fits = u32::from(ledger_days) * 24 > stream.retention_hours.saturating_add(48);
+    let fits = u32::from(ledger_days) >= least_ledger_days(stream.retention_hours);
     let found = format!("{} hours, and ledger_days = {ledger_days}", stream.retention_hours);
     let cure =
         "shorten the retention, or rebuild with more ledger_days: they must be more than the retention and 2 days";

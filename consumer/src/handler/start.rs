@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
+use recount_schemas::definition::least_ledger_days;
 use recount_schemas::host::Deadline;
 
 use super::{Consumer, HandlerError};
@@ -71,19 +72,13 @@ impl Consumer {
     }
 }
 
-/// `ledger_days` must be more than the stream's retention and two days: one for creation times that are ahead of the arrival,
-/// one for an attempt to end in.
+/// `ledger_days` must go with the stream's retention.
 pub(super) fn check_ledger(stream: &str, ledger_days: u16, retention_hours: u32) -> Result<(), HandlerError> {
-    let least_hours = retention_hours.saturating_add(48);
-    if u32::from(ledger_days) * 24 > least_hours {
+    let needed_days = least_ledger_days(retention_hours);
+    if u32::from(ledger_days) >= needed_days {
         return Ok(());
     }
-    Err(HandlerError::LedgerTooShort {
-        stream: stream.to_owned(),
-        ledger_days,
-        retention_hours,
-        needed_days: least_hours / 24 + 1,
-    })
+    Err(HandlerError::LedgerTooShort { stream: stream.to_owned(), ledger_days, retention_hours, needed_days })
 }
 
 #[cfg(test)]

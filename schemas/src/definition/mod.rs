@@ -44,6 +44,12 @@ pub struct Definition {
     hash: String,
 }
 
+/// The least `ledger_days` for a stream that keeps records for so many hours: more than that and two days, one for creation
+/// times that are ahead of the arrival, one for an attempt to end in. With fewer a record could come again when its key is forgotten.
+pub const fn least_ledger_days(retention_hours: u32) -> u32 {
+    retention_hours.saturating_add(48) / 24 + 1
+}
+
 /// Where an event's own time stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OccurredAt {
