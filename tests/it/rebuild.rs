@@ -244,6 +244,10 @@ async fn another_time_zone_while_events_flow_and_shards_come_and_go() {
     assert_eq!(bench.said("switch --to utc", 0)["switched"], false);
     assert_eq!(bench.said("switch --to utc --confirm", 0)["switched"], true);
     assert_eq!(process::usage(&bench.serve.endpoint(), bench.path()), expected);
+    assert_eq!(
+        (&bench.said("usage", 0)["set"], &bench.said("usage --set base", 0)["set"]),
+        (&"utc".into(), &Value::Null)
+    );
     // The set knows its own definition; another one is refused.
     assert_eq!(bench.recount("usage --definition recount.toml").status.code(), Some(3));
     let line = bench.said("sets", 0)["sets"][1].clone();

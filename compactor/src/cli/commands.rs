@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::args::{Command, Engine, Format, PlanSource, Which, plan_source};
 use super::tables;
+use super::titled::{Titled, is_of_one_home};
 use crate::archive::{ArchiveError, ArchiveReport};
 use crate::athena::AthenaError;
 use crate::audit::AuditError;
@@ -258,6 +259,8 @@ pub async fn run(
     says: &Says<'_>,
 ) -> Result<Exit, CommandError> {
     let definition = &context.definition;
+    let set = context.settings.set.as_ref().filter(|_| is_of_one_home(&command));
+    let out: &mut (dyn Write + Send) = &mut Titled::new(out, format, set);
     match command {
         Command::Usage { group, year } => {
             context.check_definition().await?;

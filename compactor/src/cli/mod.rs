@@ -8,7 +8,8 @@
 //! - [`replay`](mod@replay): `recount replay`.
 //! - [`audit`], [`backfill`]: likewise.
 //! - [`definition`], [`estimate`]: commands that ask nobody.
-//! - [`tables`]: reports as tables.
+//! - [`tables`]: reports as tables. [`titled`]: which home a report is of.
+//! - [`cure`]: what can be done where AWS, or nobody, answers as it should not.
 //! - [`rebuild`], [`switch`]: the commands that have a file of their own.
 //! - [`progress`]: what is being done, on a terminal; what is waited for, everywhere.
 //!
@@ -19,6 +20,7 @@ pub mod audit;
 pub mod backfill;
 pub mod commands;
 pub mod compact;
+pub mod cure;
 pub mod definition;
 pub mod doctor;
 pub mod erase;
@@ -32,6 +34,7 @@ pub mod redrive;
 pub mod replay;
 pub mod switch;
 pub mod tables;
+pub mod titled;
 pub mod why;
 
 use std::ffi::OsString;
@@ -48,6 +51,7 @@ use crate::sets;
 use crate::stack::{Stack, StackError, find};
 use args::{Cli, Command, Format};
 use commands::{CommandError, Exit};
+use cure::Asked;
 use progress::Progress;
 
 /// Runs the command line with the machine's clock and environment. Returns the exit code.
@@ -69,17 +73,19 @@ pub async fn main(line: impl IntoIterator<Item = OsString>) -> u8 {
         .with_ansi(false)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
         .try_init();
-    match run(cli).await {
+    let mut asked = Asked::default();
+    match run(cli, &mut asked).await {
         Ok(exit) => exit.code(),
         Err(error) => {
-            let message = terminal::shown_message(&format!("{error}"));
-            let _ = writeln!(std::io::stderr(), "error: {message}");
+            let message = error.to_string();
+            let cure = asked.cure(&message).map_or_else(String::new, |cure| format!("\n  {cure}"));
+            let _ = writeln!(std::io::stderr(), "error: {}", terminal::shown_message(&format!("{message}{cure}")));
             error.exit().code()
         }
     }
 }
 
-async fn run(cli: Cli) -> Result<Exit, CommandError> {
+async fn run(cli: Cli, asked: &mut Asked) -> Result<Exit, CommandError> {
     let Cli { format, definition: mut file, set, stack, mut command } = cli;
     let mut out = std::io::BufWriter::new(Left(std::io::stdout()));
     match &command {
@@ -111,12 +117,19 @@ async fn run(cli: Cli) -> Result<Exit, CommandError> {
         read => read,
     };
     let sdk = aws_config::defaults(BehaviorVersion::latest()).load().await;
+    *asked = Asked {
+        names: local.clone(),
+        stack: stack.clone(),
+        region: sdk.region().map(ToString::to_string),
+        endpoints: Asked::endpoints(|name| std::env::var(name).ok(), sdk.endpoint_url()),
+    };
     let host = SystemHost::shared();
     let stack = match stack {
         Some(name) => Some(find::stack(&sdk, &name).await?),
         None => None,
     };
     let base = stack.as_ref().map_or(local, |stack| stack.settings.clone());
+    asked.names = base.clone();
     let in_set = std::env::var(Settings::SET).ok().filter(|name| !name.is_empty());
     let home = match (set, in_set) {
         (Some(home), _) => home,
