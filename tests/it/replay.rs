@@ -463,7 +463,11 @@ async fn invariant_4_a_replay_into_the_live_stream_changes_no_total_and_is_no_fi
     let context = unpaced(&world).await;
     let plan = replay(&context, &ask, &|_| {}).await.unwrap();
     assert_eq!((plan.events, plan.warnings.len()), (160, 2), "{:?}", plan.warnings);
-    assert!(plan.warnings[1].starts_with("120 of them are older than the ledger"), "{:?}", plan.warnings);
+    assert!(
+        plan.warnings[1].starts_with("120 changes older than the ledger reaches back (35 days)"),
+        "{:?}",
+        plan.warnings
+    );
     let report = replay(&context, &Ask { confirm: true, ..ask }, &|_| {}).await.unwrap();
     assert_eq!((report.sent, report.finished), (160, true));
     world.pipeline.drained().await.unwrap();

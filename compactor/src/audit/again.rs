@@ -11,6 +11,7 @@ use recount_consumer::tuning::Tuning;
 use recount_schemas::change::Form;
 use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::quarantine::Quarantined;
+use recount_schemas::terminal::plural;
 use recount_schemas::{Definition, QuarantineCode, QuarantineReason, change};
 
 use crate::bucket::{BucketError, Objects};
@@ -87,7 +88,8 @@ impl Items<'_> {
                 caller.pause(attempt).await;
             }
         }
-        Err(failed(format!("{} keys were left unprocessed {TRIES} times; it is throttled: lower --rate", wanted.len())))
+        let left = plural(wanted.len() as u64, "key");
+        Err(failed(format!("{left} not processed in {TRIES} tries; it is throttled: lower --rate")))
     }
 }
 

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use recount_schemas::definition::OccurredAt;
+use recount_schemas::terminal::plural;
 use recount_schemas::{EventKey, Group, Month};
 
 use super::again::{Items, quarantined};
@@ -140,7 +141,7 @@ pub async fn audit(context: &Context, options: &Options, says: &Says<'_>) -> Res
             break;
         }
         if options.reading.export.is_none() {
-            says(Work::Step(&format!("looking again at {} items", suspects.len())));
+            says(Work::Step(&format!("looking again at {}", plural(suspects.len() as u64, "item"))));
             let keys: Vec<&str> = suspects.iter().map(Comparison::item).collect();
             let now = items.read(&keys).await?;
             for suspect in &mut suspects {

@@ -23,8 +23,9 @@ use super::why::Why;
     name = "recount",
     version,
     about,
-    after_help = "Things are found by RECOUNT_DEFINITION, RECOUNT_TOTALS_TABLE, RECOUNT_LEDGER_TABLE, RECOUNT_PROGRESS_TABLE, RECOUNT_STREAM,
-RECOUNT_BUCKET, RECOUNT_SET and the SDK's own variables (AWS_REGION, AWS_ENDPOINT_URL, …).
+    after_help = "Things are found by --stack, or by RECOUNT_DEFINITION, RECOUNT_TOTALS_TABLE, RECOUNT_LEDGER_TABLE, RECOUNT_PROGRESS_TABLE,
+RECOUNT_STREAM, RECOUNT_BUCKET, RECOUNT_SET, RECOUNT_GLUE_DATABASE (where months are partitions of a Glue table), RECOUNT_ATHENA_WORKGROUP (for
+--engine athena) and the SDK's own variables (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, …).
 
 Examples:
   recount usage acme --year 2026        live totals of a group, months and year, against its quota

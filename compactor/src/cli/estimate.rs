@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{drawn, grouped, table};
+use super::tables::{drawn, grouped, plural, table};
 use crate::estimate::{Estimate, Line, Workload, estimate};
 
 /// What can be typed behind `recount estimate`.
@@ -18,15 +18,15 @@ evenly over the projects, the dearest case: busy projects fold better. Beside th
 an `ADD` per event, which counts a record twice that comes twice, and a marker per event in transactions. Neither has an archive.
 
 Examples:
-  recount estimate --events 100000000 --projects 1000
+  recount estimate --events 100M --projects 1000
   recount estimate --events 10000000000 --projects 10000 --batch-window 10 --provisioned"
 )]
 pub struct EstimateArgs {
-    /// Events a month.
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000_000))]
+    /// Events a month: 250000, 250k, 1.5M, 10G, 1e9.
+    #[arg(long, default_value = "1M", value_parser = |text: &str| number(text, 1_000_000_000_000_000))]
     pub events: u64,
-    /// Projects (groups) that they are spread over.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    /// Projects (groups) that they are spread over, written likewise.
+    #[arg(long, default_value = "100", value_parser = |text: &str| number(text, 1_000_000_000))]
     pub projects: u64,
     /// Bytes of an item of the source table.
     #[arg(long, value_name = "BYTES", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=409_600))]
@@ -43,6 +43,29 @@ pub struct EstimateArgs {
     /// Events of the busiest second by those of an average one: what shards are made for.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub peak: u32,
+}
+
+/// A whole number from 1 to `most`, as people write large ones.
+fn number(text: &str, most: u64) -> Result<u64, String> {
+    let wrong = || format!("expected a number from 1 to {most}, such as 250000, 250k, 1.5M, 10G or 1e9");
+    let plain: String = text.chars().filter(|c| !matches!(c, ',' | '_')).collect();
+    let exponent = match plain.chars().last() {
+        Some('k' | 'K') => 3,
+        Some('M') => 6,
+        Some('G') => 9,
+        _ => 0,
+    };
+    let digits = if exponent > 0 { plain.get(..plain.len() - 1).unwrap_or_default() } else { &plain };
+    if !digits.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let suffix = if exponent > 0 { format!("e{exponent}") } else { String::new() };
+    let value: f64 = format!("{digits}{suffix}").parse().map_err(|_| wrong())?;
+    // All numbers up to 2⁵³ that are whole are exact.
+    match value.fract() == 0.0 && value >= 1.0 && value <= most as f64 {
+        true => Ok(value as u64),
+        false => Err(wrong()),
+    }
 }
 
 /// Runs it.
@@ -74,20 +97,19 @@ fn dollars(amount: f64) -> String {
 fn shown(estimate: &Estimate) -> String {
     let mut text = String::new();
     let w = &estimate.workload;
-    let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
     let row = |line: &Line, shown: fn(f64) -> String| {
         [line.what.clone(), shown(line.recount), shown(line.naive), shown(line.marker)]
     };
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "{} events a month of {} projects, items of {} bytes, batches of {:.1} events for {:.1} cells, {} shards at the peak",
-        number(w.events),
-        number(w.projects),
-        number(w.item_bytes),
+        "{} a month of {}, items of {}, batches of {:.1} events for {:.1} cells, {} at the peak",
+        plural(w.events, "event"),
+        plural(w.projects, "project"),
+        plural(w.item_bytes, "byte"),
         estimate.events_per_batch,
         estimate.cells_per_batch,
-        number(estimate.shards),
+        plural(estimate.shards, "shard"),
     );
     let mut rows = table(&["US dollars a month", "recount", "ADD per event", "markers"].map(str::to_owned), 1);
     for line in estimate.lines.iter().chain([&estimate.total]) {
@@ -134,7 +156,7 @@ mod tests {
     #[test]
     fn a_million_events() {
         insta::assert_snapshot!(shown_of(1_000_000, 100, 1), @r"
-        1,000,000 events a month of 100 projects, items of 500 bytes, batches of 1.0 events for 1.0 cells, 1 shards at the peak
+        1,000,000 events a month of 100 projects, items of 500 bytes, batches of 1.0 events for 1.0 cells, 1 shard at the peak
         ────────────────────────────────────────────────────────────────────
          US dollars a month               recount   ADD per event   markers
         ════════════════════════════════════════════════════════════════════
@@ -165,7 +187,7 @@ mod tests {
     #[test]
     fn a_hundred_million_events() {
         insta::assert_snapshot!(shown_of(100_000_000, 1_000, 1), @r"
-        100,000,000 events a month of 1,000 projects, items of 500 bytes, batches of 9.6 events for 9.6 cells, 1 shards at the peak
+        100,000,000 events a month of 1,000 projects, items of 500 bytes, batches of 9.6 events for 9.6 cells, 1 shard at the peak
         ────────────────────────────────────────────────────────────────────
          US dollars a month               recount   ADD per event   markers
         ════════════════════════════════════════════════════════════════════
@@ -222,5 +244,27 @@ mod tests {
         more each month. One recount of a month by Athena: 0.36 dollars; one reconcile: 1.55.
         Prices of us-east-1, 2026-11, without free tiers. Events are spread evenly, the dearest case.
         ");
+    }
+
+    #[test]
+    fn large_numbers_are_written_as_people_write_them() {
+        for (text, expected) in [
+            ("1", 1),
+            ("250000", 250_000),
+            ("250,000", 250_000),
+            ("250_000", 250_000),
+            ("250k", 250_000),
+            ("1.5M", 1_500_000),
+            ("1e6", 1_000_000),
+            ("10G", 10_000_000_000),
+            ("1000000000000000", 1_000_000_000_000_000),
+        ] {
+            assert_eq!(number(text, 1_000_000_000_000_000), Ok(expected), "{text}");
+        }
+        for wrong in ["", "0", "-1", "1.5", "1e", "M", "1e16", "1MM", "1m", "inf", "nan", "+1", "0x10", "1e-3k", "１"]
+        {
+            assert!(number(wrong, 1_000_000_000_000_000).is_err(), "{wrong}");
+        }
+        insta::assert_snapshot!(number("many", 10).unwrap_err(), @"expected a number from 1 to 10, such as 250000, 250k, 1.5M, 10G or 1e9");
     }
 }

@@ -191,10 +191,11 @@ fn steps(plan: &Plan) -> String {
         "\nnothing was changed. --confirm does this, in this order; broken off, the same command goes on:\n  \
            1. the archive of {from} reads the stream to its tip{seeded}\n  \
            2. the tables of {into} are made{tables}\n  \
-           3. {into} gets an archive of its own: every event of {from}'s, judged anew by the new definition{seeded}\n  \
+           3. {into} gets an archive of its own: every event of {from}'s, judged anew by the {definition} definition{seeded}\n  \
            4. its totals are loaded from that\n  \
            5. it is reconciled with its own archive, and repaired\n\
          {from} stays as it is, and readers go on with it until `recount switch`\n",
+        definition = if plan.differences.is_empty() { "same" } else { "new" },
         seeded = done(plan.seeded),
         tables = done(made),
     )
@@ -207,14 +208,14 @@ fn shown_seeded(seeded: &Seeded) -> String {
     }
     let mut text = format!("archive: made, {rows} in {files}\n");
     for (n, what) in [
-        (seeded.quarantined, "records that this definition cannot judge: in the set's quarantine"),
-        (seeded.rescued, "records from quarantine that this definition can judge"),
-        (seeded.duplicates, "records of an event that stands there already"),
-        (seeded.conflicts, "records of an event that stands there with another content: among the set's conflicts"),
-        (seeded.incomplete, "events no longer hold all of their change, and count by what is left"),
+        (seeded.quarantined, "that this definition cannot judge: in the set's quarantine"),
+        (seeded.rescued, "from quarantine that this definition can judge"),
+        (seeded.duplicates, "of an event that stands there already"),
+        (seeded.conflicts, "of an event that stands there with another content: among the set's conflicts"),
+        (seeded.incomplete, "without all of the change, counted by what is left"),
     ] {
         if n > 0 {
-            let _ = writeln!(text, "  {} {what}", count(n));
+            let _ = writeln!(text, "  {} {what}", plural(n, "record"));
         }
     }
     text
@@ -344,6 +345,8 @@ mod tests {
           5. it is reconciled with its own archive, and repaired
         base stays as it is, and readers go on with it until `recount switch`
         ");
+        let same = Plan { differences: Vec::new(), ..plan(false, false) };
+        assert!(super::steps(&same).contains("every event of base's, judged anew by the same definition\n"));
         let steps = |seeded, loaded| steps(&plan(seeded, loaded));
         assert_eq!(steps(true, false).matches(" (done)").count(), 3);
         insta::assert_snapshot!(steps(true, true), @"tokyo is made and loaded; --confirm reconciles it with its own archive, and repairs it. Readers go by it after `recount switch --to tokyo --confirm`");

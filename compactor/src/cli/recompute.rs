@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{self, grouped};
+use super::tables::{self, plural};
 use crate::athena::AthenaError;
 use crate::context::Context;
 use crate::progress::Says;
@@ -20,16 +20,13 @@ pub async fn run(
 ) -> Result<Exit, CommandError> {
     let report = ask(context, says).await?;
     write(out, format, &report, |report| {
-        let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
         let mut text = tables::usage(&report.totals, &context.definition);
         let asked = &report.asked;
-        let (files, rows, bytes) = (number(asked.files), number(asked.rows), number(asked.scanned_bytes));
-        let entries = number(asked.entries);
+        let (files, rows, bytes) =
+            (plural(asked.files, "file"), plural(asked.rows, "row"), plural(asked.scanned_bytes, "byte"));
+        let entries = plural(asked.entries, "entry");
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{entries} entries of the log, {files} files with {rows} rows, {bytes} bytes scanned by Athena"
-        );
+        let _ = writeln!(text, "{entries} of the log, {files} with {rows}, {bytes} scanned by Athena");
         for written in &report.written {
             let _ = writeln!(text, "written {written}");
         }

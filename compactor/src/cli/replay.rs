@@ -11,7 +11,7 @@ use recount_schemas::terminal::{shown, shown_line};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit};
-use super::tables::plural;
+use super::tables::{grouped, plural};
 use crate::context::Context;
 use crate::progress::Says;
 use crate::replay::{Ask, Question, ReplayError, Report, When, replay};
@@ -152,21 +152,25 @@ pub fn table(report: &Report) -> String {
         (Some(first), Some(last)) => format!(", created {} to {}", instant(first), instant(last)),
         _ => String::new(),
     };
-    line("archived", format!("{} changes in {} groups, {} bytes{found}", report.events, report.groups, report.bytes));
-    let rate = report.rate;
-    line(
-        "rate",
-        format!("{} records and {} bytes a second: {} left", rate.records, rate.bytes, duration(report.seconds)),
-    );
+    // What was sent to its end is not counted again.
+    if report.resumed && report.events == 0 {
+        line("archived", "nothing of it is left to send".to_owned());
+    } else {
+        let (changes, groups) = (plural(report.events, "change"), plural(report.groups, "group"));
+        line("archived", format!("{changes} in {groups}, {}{found}", plural(report.bytes, "byte")));
+        let (records, bytes) = (plural(report.rate.records, "record"), plural(report.rate.bytes, "byte"));
+        line("rate", format!("{records} and {bytes} a second: {} left", duration(report.seconds)));
+    }
     line("checkpoint", format!("{}{}", shown(&report.checkpoint), if report.resumed { ", taken up" } else { "" }));
     for warning in &report.warnings {
         line("note", shown_line(warning));
     }
     if report.incomplete > 0 {
         let ids: Vec<String> = report.incomplete_ids.iter().map(|id| shown(id)).collect();
-        line("not sent", format!("{}: {}", report.incomplete, ids.join(", ")));
+        line("not sent", format!("{}: {}", plural(report.incomplete, "change"), ids.join(", ")));
     }
-    let sent = format!("{} sent, {} forwarded from the live stream", report.sent, report.forwarded);
+    let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
+    let sent = format!("{} sent, {} forwarded from the live stream", number(report.sent), number(report.forwarded));
     let end = match (report.confirmed, report.finished, question.hand_over) {
         (_, true, false) => format!("done: {sent}"),
         (true, true, true) => format!("at the tip: {sent}"),
@@ -235,10 +239,24 @@ mod tests {
         into         mended, 2 shards
         created      2026-11-01T00:00:00Z up to the last archived
         group        acme
-        archived     1500000 changes in 1 groups, 900000000 bytes, created 2026-11-01T00:00:00Z to 2026-11-02T00:00:00.000001Z
-        rate         1000 records and 1000000 bytes a second: 25 min left
+        archived     1,500,000 changes in 1 group, 900,000,000 bytes, created 2026-11-01T00:00:00Z to 2026-11-02T00:00:00.000001Z
+        rate         1,000 records and 1,000,000 bytes a second: 25 min left
         checkpoint   replays/00.json
         0 sent, 0 forwarded from the live stream so far; with --confirm the rest is sent
+        ");
+    }
+
+    #[test]
+    fn what_was_sent_before_is_not_said_to_be_nothing() {
+        let done =
+            Report { resumed: true, finished: true, events: 0, groups: 0, bytes: 0, sent: 1_500_000, ..report() };
+        insta::assert_snapshot!(table(&done), @r"
+        into         mended, 2 shards
+        created      2026-11-01T00:00:00Z up to the last archived
+        group        acme
+        archived     nothing of it is left to send
+        checkpoint   replays/00.json, taken up
+        done: 1,500,000 sent, 0 forwarded from the live stream
         ");
     }
 

@@ -10,6 +10,7 @@ use crate::archive::ArchiveReport;
 use crate::explain::{Event, Summary};
 use crate::recompute::Report as Recomputation;
 use crate::reconcile::evidence::Listed as Quarantine;
+use crate::reconcile::finding::Kind;
 use crate::reconcile::{ByAthena, Finding, Report as Reconciliation, Verdict, finding};
 use crate::repair::Report as Repair;
 use crate::repair::apply::{CellReport, Step};
@@ -104,11 +105,8 @@ pub fn usage(usage: &Usage, definition: &Definition) -> String {
 pub fn reconciliation(report: &Reconciliation) -> String {
     let mut text = String::new();
     if !report.findings.is_empty() {
-        let names = ["finding", "group", "month", "lane", "expected", "actual", "effect", "events concerned"];
+        let names = ["finding", "group", "month", "lane", "expected", "actual", "effect"];
         let mut table = table(&header(&names, &[]), 4);
-        if let Some(last) = table.column_mut(7) {
-            last.set_cell_alignment(CellAlignment::Left);
-        }
         // A cell's numbers stand in the first of its rows.
         let mut before = None;
         for finding in &report.findings {
@@ -117,6 +115,11 @@ pub fn reconciliation(report: &Reconciliation) -> String {
             before = cell;
         }
         let _ = writeln!(text, "{}\n", drawn(&table)); // writing to a string cannot fail
+        // Names of events and places are longer than any column.
+        for finding in &report.findings {
+            text.push_str(&concerned(finding));
+        }
+        text.push('\n');
     }
     if report.more_cells > 0 {
         let _ = writeln!(text, "not listed: {} with findings", plural(report.more_cells, "more cell"));
@@ -157,6 +160,8 @@ fn finding_row(finding: &Finding, first: bool) -> Vec<String> {
         std::iter::once(grouped(events)).chain(sums).collect::<String>()
     };
     let numbers = match (finding.cell(), first) {
+        // What is not understood has no number.
+        (Some(_), _) if finding.kind == Kind::Unusable => ["-", "-", "-"].map(str::to_owned),
         (Some(_), true) => [
             number(finding.expected, &finding.expected_sums),
             number(finding.actual, &finding.actual_sums),
@@ -165,24 +170,6 @@ fn finding_row(finding: &Finding, first: bool) -> Vec<String> {
         (Some(_), false) => Default::default(),
         (None, _) => ["-", "-", "-"].map(str::to_owned),
     };
-    let mut events = match finding.count {
-        0 => shown_line(&finding.detail),
-        n => format!("{}: {}", plural(n, "event"), shown_line(&finding.detail)),
-    };
-    for event in finding.events.iter().take(NAMED) {
-        let place = event.origin.as_ref().map(|origin| {
-            format!(" in {} at {}", shown(origin.shard_id.as_str()), shown(origin.sequence_number.as_str()))
-        });
-        let _ = write!(events, "\n{}{}", shown(&event.id()), place.unwrap_or_default());
-    }
-    if finding.count > NAMED as u64 {
-        let _ = write!(
-            events,
-            "\n… and {} more (--format json names {})",
-            finding.count - NAMED as u64,
-            finding::MAX_NAMED
-        );
-    }
     [
         finding.kind.as_str().to_owned(),
         or_dash(finding.group.as_ref().map(|group| shown(group.as_str()))),
@@ -191,8 +178,37 @@ fn finding_row(finding: &Finding, first: bool) -> Vec<String> {
     ]
     .into_iter()
     .chain(numbers)
-    .chain([events])
     .collect()
+}
+
+/// Which events a finding concerns, and where they stand.
+fn concerned(finding: &Finding) -> String {
+    let of = match (&finding.group, finding.month) {
+        (Some(group), Some(month)) => format!(" {} {month}", shown(group.as_str())),
+        _ => String::new(),
+    };
+    let lane = finding.lane.filter(|lane| *lane > 0).map_or_else(String::new, |lane| format!(" lane {lane}"));
+    let events = match finding.count {
+        0 => String::new(),
+        n => format!("{}: ", plural(n, "event")),
+    };
+    let mut text = format!("{}{of}{lane}: {events}{}\n", finding.kind.as_str(), shown_line(&finding.detail));
+    for event in finding.events.iter().take(NAMED) {
+        let place = event.origin.as_ref().map(|origin| {
+            format!(" in {} at {}", shown(origin.shard_id.as_str()), shown(origin.sequence_number.as_str()))
+        });
+        let _ = writeln!(text, "  {}{}", shown(&event.id()), place.unwrap_or_default());
+    }
+    if finding.count > NAMED as u64 {
+        let more = finding.count - NAMED as u64;
+        let _ = writeln!(
+            text,
+            "  … and {} more (--format json names {})",
+            grouped(i64::try_from(more).unwrap_or(i64::MAX)),
+            finding::MAX_NAMED
+        );
+    }
+    text
 }
 
 /// What is wrong with a cell's number, to whoever reads it.
@@ -410,7 +426,7 @@ pub fn explanation(summary: &Summary, events: &[Event]) -> String {
     if summary.archived == 0 && summary.undated == 0 && summary.as_of.is_none() && is_nothing(summary) {
         let (group, month) = (shown(summary.group.as_str()), summary.month);
         return format!(
-            "no event of group {group} in {month}: none is archived and none is counted; `recount usage {group}` has its months\n"
+            "no event of group {group} in {month}: none is archived and none is counted; `recount usage` lists the groups and months that have any\n"
         );
     }
     let mut text = format!("{}\n", drawn(&table));

@@ -44,14 +44,18 @@ fn report() -> Reconciliation {
 #[test]
 fn a_reconciliation_for_people() {
     insta::assert_snapshot!(reconciliation(&report()), @r###"
-    ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-     finding    group            month     lane     expected      actual      effect   events concerned
-    ═══════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════
-     missing    acme\u{202e}\n   2026-11   0       1,234,567   1,234,566   1 too few   1 event: archived and passed by the consumer, but not counted
-                                                  bytes 12.5    bytes 11               f89436e0-1\u{1b}[2J in shardId-000000000001 at 49654567890123456789012345678901234567890123456789012345
-     unbacked   acme\u{202e}\n   2026-11   0                                           1 event: counted, but no archived event has this key
-                                                                                       01a0c4506c023ae7d805f6789a6402ac
-    ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+    ─────────────────────────────────────────────────────────────────────────────────
+     finding    group            month     lane     expected      actual      effect
+    ═════════════════════════════════════════════════════════════════════════════════
+     missing    acme\u{202e}\n   2026-11   0       1,234,567   1,234,566   1 too few
+                                                  bytes 12.5    bytes 11
+     unbacked   acme\u{202e}\n   2026-11   0
+    ─────────────────────────────────────────────────────────────────────────────────
+
+    missing acme\u{202e}\n 2026-11: 1 event: archived and passed by the consumer, but not counted
+      f89436e0-1\u{1b}[2J in shardId-000000000001 at 49654567890123456789012345678901234567890123456789012345
+    unbacked acme\u{202e}\n 2026-11: 1 event: counted, but no archived event has this key
+      01a0c4506c023ae7d805f6789a6402ac
 
     2 findings in 1 cell (12 cells, 1,234,567 archived events compared; 1 record in quarantine)
     99.99 % of events verified, the oldest unverified is 14 min old
@@ -63,6 +67,27 @@ fn a_reconciliation_for_people() {
     insta::assert_snapshot!(reconciliation(&clean), @r"
     clean: every total equals its archived events (12 cells, 1,234,567 archived events compared; 1 record in quarantine)
     99.99 % of events verified, the oldest unverified is 14 min old
+    ");
+}
+
+#[test]
+fn what_is_not_understood_has_no_number() {
+    let cell = Cell { group: "acme".parse().unwrap(), month: "2026-11".parse().unwrap(), lane: 2 };
+    let unusable = Finding::about(Kind::Unusable, &cell, Named::default(), Kind::Unusable.meaning());
+    let lost = Finding::about_none(Kind::Lost, "stream s may have dropped records".to_owned());
+    let text = reconciliation(&Reconciliation { findings: vec![lost, unusable], coverage: None, ..report() });
+    insta::assert_snapshot!(text, @r"
+    ────────────────────────────────────────────────────────────────
+     finding    group   month     lane   expected   actual   effect
+    ════════════════════════════════════════════════════════════════
+     lost       -       -         -             -        -        -
+     unusable   acme    2026-11   2             -        -        -
+    ────────────────────────────────────────────────────────────────
+
+    lost: stream s may have dropped records
+    unusable acme 2026-11 lane 2: an item that is not understood; mend or delete it, then repair
+
+    2 findings in 1 cell (12 cells, 1,234,567 archived events compared; 1 record in quarantine)
     ");
 }
 
@@ -167,6 +192,6 @@ fn a_group_without_any_event_is_said_to_have_none() {
         as_of: None,
         undated: 0,
     };
-    insta::assert_snapshot!(explanation(&summary(0), &[]), @"no event of group acme in 2026-11: none is archived and none is counted; `recount usage acme` has its months");
+    insta::assert_snapshot!(explanation(&summary(0), &[]), @"no event of group acme in 2026-11: none is archived and none is counted; `recount usage` lists the groups and months that have any");
     assert!(explanation(&summary(1), &[]).contains("1 key of the ledger not archived"));
 }

@@ -27,6 +27,7 @@ pub mod seed;
 
 use recount_consumer::tables::{self, TableError};
 use recount_consumer::totals::TotalsError;
+use recount_schemas::terminal::plural;
 use recount_schemas::{Home, Month, SetName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -101,9 +102,10 @@ pub enum RebuildError {
     NotASeed(Home),
     /// Rows no longer hold all of their change.
     #[error(
-        "{rows} rows no longer hold all of their change (erased, or columns left out), {unreadable} of them are no record any \
-         more: whether what is gone would count under the new definition cannot be known; nothing was changed. \
-         With --accept-incomplete they count by what is left of them; those that are no record cannot be taken over"
+        "{} without all of the change (erased, or columns left out), {unreadable} of them no record any more: whether what is gone \
+         would count under this definition cannot be known; nothing was changed. With --accept-incomplete they count by what is \
+         left of them; those that are no record cannot be taken over",
+        plural(*rows, "row")
     )]
     Incomplete {
         /// All of them.

@@ -9,6 +9,7 @@ use futures::stream::{StreamExt, TryStreamExt};
 use recount_consumer::totals::{Applied, Entry, Totals, TotalsError};
 use recount_schemas::host::{Deadline, SharedHost};
 use recount_schemas::quarantine::redriven_key;
+use recount_schemas::terminal::plural;
 use recount_schemas::{Cell, Definition, EventKey, QuarantineCode, ShardId};
 use serde::{Deserialize, Serialize};
 
@@ -253,8 +254,9 @@ impl<O: Objects, C: Counter> Redriver<'_, O, C> {
                 held = 0;
             }
             says(Work::Step(&format!(
-                "{} records in quarantine looked at, {} put through before",
-                report.examined, report.done_before
+                "{} in quarantine looked at, {} put through before",
+                plural(report.examined, "record"),
+                report.done_before
             )));
         }
         report.foreign = quarantine.foreign;

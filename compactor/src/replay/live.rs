@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use recount_schemas::host::{Deadline, SharedHost};
+use recount_schemas::terminal::plural;
 use recount_schemas::{Change, Definition, ShardId};
 
 use super::ReplayError;
@@ -92,7 +93,7 @@ impl<O: Objects, S: Source> Forwarder<'_, O, S> {
                     return Ok(Ended::Gap);
                 }
                 self.shard(reading, checkpoint, paced).await?;
-                says(Work::Step(&format!("{} records forwarded from the live stream", checkpoint.forwarded)));
+                says(Work::Step(&format!("{} forwarded from the live stream", plural(checkpoint.forwarded, "record"))));
             }
             tips = gathered.tips;
             if gathered.reached_tip {

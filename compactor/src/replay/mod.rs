@@ -30,6 +30,8 @@ pub mod run;
 pub mod select;
 pub mod send;
 
+use recount_schemas::terminal::plural;
+
 use crate::archive::ArchiveError;
 use crate::archive::source::SourceError;
 use crate::bucket::BucketError;
@@ -70,8 +72,9 @@ pub enum ReplayError {
     },
     /// The target did not take all records of a window.
     #[error(
-        "stream {stream} did not take {left} of {of} records after all tries; the same command goes on from here, with a \
-         lower --rate perhaps"
+        "stream {stream} did not take {left} of {} after all tries; the same command goes on from here, with a \
+         lower --rate perhaps",
+        plural(*of as u64, "record")
     )]
     Refused {
         /// The stream.
@@ -83,8 +86,9 @@ pub enum ReplayError {
     },
     /// Records that the target would refuse for their size.
     #[error(
-        "{count} records are larger than the {most} bytes that stream {stream} takes, the first is {first}; nothing more was sent. \
-         Raise its limit (aws kinesis update-max-record-size) and run the same command again"
+        "{} larger than the {most} bytes that stream {stream} takes, the first is {first}; nothing more was sent. \
+         Raise its limit (aws kinesis update-max-record-size) and run the same command again",
+        plural(*count, "record")
     )]
     TooLarge {
         /// How many.

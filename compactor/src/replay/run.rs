@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use recount_consumer::millis;
 use recount_schemas::SequenceNumber;
+use recount_schemas::terminal::plural;
 use serde::Serialize;
 
 use super::ReplayError;
@@ -205,8 +206,8 @@ async fn archived(
     if last.is_some() && *rows != survey.rows {
         // A redrive or a backfill brings rows behind what was sent, an erasure takes some away.
         let why = format!(
-            "the archive has {} such changes now, it had {rows} when the replay began; delete it to begin anew",
-            survey.rows
+            "the archive has {} of this kind now, it had {rows} when the replay began; delete it to begin anew",
+            plural(survey.rows, "change")
         );
         return Err(ReplayError::Checkpoint { name: store.name(), why });
     }
@@ -360,28 +361,29 @@ fn warnings(context: &Context, live: bool, survey: &Survey, state: &State) -> Ve
         ));
         if survey.old > 0 {
             warnings.push(format!(
-                "{} of them are older than the ledger reaches back ({} days): the consumer cannot look them up and puts each on \
-                 the too-old list, one write and one item that stays; they are in the number, so this is no finding",
-                survey.old, context.definition.ledger_days
+                "{} older than the ledger reaches back ({}): the consumer cannot look such up and puts each on the too-old list, one write \
+                 and one item that stays; they are in the number, so this is no finding",
+                plural(survey.old, "change"),
+                plural(context.definition.ledger_days.into(), "day")
             ));
         }
     }
     if survey.incomplete > 0 {
         warnings.push(format!(
-            "{} changes are not sent: part of their record was erased, or the archive was told not to keep it",
-            survey.incomplete
+            "{} not sent: part of the record was erased, or the archive was told not to keep it",
+            plural(survey.incomplete, "change")
         ));
     }
     if survey.too_large > 0 {
         warnings.push(format!(
-            "{} records are larger than the target takes; raise its limit (aws kinesis update-max-record-size) before confirming",
-            survey.too_large
+            "{} larger than the target takes; raise its limit (aws kinesis update-max-record-size) before confirming",
+            plural(survey.too_large, "record")
         ));
     }
     if !state.lost.is_empty() {
         warnings.push(format!(
-            "the archive has {} holes, see recount reconcile: what the stream dropped there is not in the replay",
-            state.lost.len()
+            "the archive has {}, see recount reconcile: what the stream dropped there is not in the replay",
+            plural(state.lost.len() as u64, "hole")
         ));
     }
     warnings

@@ -73,6 +73,14 @@ pub enum TableError {
         /// The directory.
         dir: String,
     },
+    /// The working directory could not be made.
+    #[error("the working directory {dir} could not be made: {source}; the one that it lies in must be there")]
+    Unmade {
+        /// The directory.
+        dir: String,
+        /// What happened.
+        source: io::Error,
+    },
     /// The working directory is damaged.
     #[error("{dir} is damaged; delete it and read the table again")]
     Damaged {
@@ -98,7 +106,7 @@ impl TableError {
 
     /// Whether what was typed is wrong, not what is there.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Manifest(_) | Self::OtherReading { .. })
+        matches!(self, Self::Manifest(_) | Self::OtherReading { .. } | Self::Unmade { .. })
     }
 }
 

@@ -11,6 +11,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use recount_consumer::retry::{Caller, Meter};
 use recount_consumer::tuning::Tuning;
 use recount_schemas::host::{Deadline, SharedHost};
+use recount_schemas::terminal::plural;
 use serde_json::Value;
 
 use super::TableError;
@@ -53,8 +54,9 @@ impl Scanner<'_> {
                     let more = self.page(&mut part, segment, segments).await?;
                     let all = items.fetch_add(more, Ordering::Relaxed) + more;
                     says(Work::Step(&format!(
-                        "reading table {}: {all} items, {:.0} read units",
+                        "reading table {}: {}, {:.0} read units",
                         self.table,
+                        plural(all, "item"),
                         self.pace.units()
                     )));
                 }

@@ -68,6 +68,15 @@ pub struct Stored {
     pub json: String,
 }
 
+/// Makes the directory, and none above it: its name may be misspelt, and it takes the table's size.
+fn make(dir: &Path) -> Result<(), TableError> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(source) => Err(TableError::Unmade { dir: dir.display().to_string(), source }),
+        Ok(()) => Ok(()),
+    }
+}
+
 /// The directory.
 #[derive(Debug)]
 pub struct Spool {
@@ -93,7 +102,7 @@ impl Spool {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        fs::create_dir_all(&dir)?;
+        make(&dir)?;
         let path = dir.join(HEADER);
         let (table, source) = (table.to_owned(), source.to_owned());
         let ours = Header { format: FORMAT, table, source, parts, consistent, began_us: now_us, ended_us: None };
@@ -320,6 +329,20 @@ mod tests {
 
     fn texts(spool: &Spool) -> Vec<(u16, i64, String)> {
         spool.items().map(|item| item.map(|item| (item.part, item.read_us, item.json)).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_directory_is_made_and_none_above_it() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("work");
+        drop(open(&dir));
+        drop(open(&dir));
+        let misspelt = above.path().join("wrok/audit");
+        let error = Spool::open(Some(&misspelt), "scans", "scan", 2, false, 7).unwrap_err();
+        assert!(error.to_string().ends_with("; the one that it lies in must be there"), "{error}");
+        assert!(!above.path().join("wrok").exists());
+        fs::write(above.path().join("file"), "").unwrap();
+        assert!(Spool::open(Some(&above.path().join("file")), "scans", "scan", 2, false, 7).is_err());
     }
 
     #[test]
