@@ -1,6 +1,7 @@
 //! Applying a plan, part by part; every step may be done again.
 //!
-//! 1. Wait until `settle` after the table was read, so that what was changed before is in the stream. Archive to the tip.
+//! 1. Wait until `settle` after the table was read, so that what was changed before is in the stream; for nothing there is no wait.
+//!    Archive to the tip.
 //! 2. Of each part: the rows that are archived already (by this plan, before a crash) are left out. So are items of which the
 //!    archive has had a change since the plan was made that was made before the item was read, or a backfilled row:
 //!
@@ -247,8 +248,8 @@ pub async fn apply(
         return Err(BackfillError::TooOld);
     }
     // 1.
-    let settled_us = settled_us(plan, pacing.settle);
-    if let Ok(wait @ 1..) = u64::try_from(settled_us.saturating_sub(now_us)) {
+    let wait = settled_us(plan, pacing.settle).map_or(0, |settled_us| settled_us.saturating_sub(now_us));
+    if let Ok(wait @ 1..) = u64::try_from(wait) {
         settle(&context.host, Duration::from_micros(wait), says).await;
     }
     if to_the_tip(context, says).await?.is_none() {
@@ -282,9 +283,11 @@ pub async fn apply(
     Ok(applied)
 }
 
-/// When nothing is under way any more of what was changed before the table was read, µs since 1970.
-pub fn settled_us(plan: &Plan, settle: Duration) -> i64 {
-    plan.read_us.1.saturating_add(i64::try_from(settle.as_micros()).unwrap_or(i64::MAX))
+/// When nothing is under way any more of what was changed before the table was read, µs since 1970; `None` where the plan brings
+/// nothing, and need not wait.
+pub fn settled_us(plan: &Plan, settle: Duration) -> Option<i64> {
+    let settle_us = i64::try_from(settle.as_micros()).unwrap_or(i64::MAX);
+    (!plan.parts.is_empty()).then(|| plan.read_us.1.saturating_add(settle_us))
 }
 
 /// What came of a plan that was applied to its end.

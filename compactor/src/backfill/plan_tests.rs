@@ -1,4 +1,5 @@
 use super::*;
+use crate::backfill::settled_us;
 use crate::rows::testing::definition;
 use crate::table::item::{Binary, item_hash, parse};
 use recount_schemas::change::Change;
@@ -86,4 +87,13 @@ proptest::proptest! {
         let _ = Plan::read(&sha256(&bytes), &bytes, &definition());
         let _ = unpack(&PartName { sha256: sha256(&bytes), items: 2 }, &bytes);
     }
+}
+
+#[test]
+fn a_plan_that_brings_nothing_is_applied_at_once() {
+    let part = PartName { sha256: "0".repeat(64), items: 1 };
+    let (settle, read_us) = (std::time::Duration::from_secs(900), plan(vec![]).read_us.1);
+    assert_eq!(settled_us(&plan(vec![part.clone()]), settle), Some(read_us + 900_000_000));
+    assert_eq!(settled_us(&plan(vec![part]), std::time::Duration::MAX), Some(i64::MAX), "whatever was asked for");
+    assert_eq!(settled_us(&plan(vec![]), settle), None);
 }

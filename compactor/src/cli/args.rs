@@ -22,7 +22,6 @@ use super::why::Why;
 #[command(
     name = "recount",
     version,
-    about,
     after_help = "Things are found by --stack, or by RECOUNT_DEFINITION, RECOUNT_TOTALS_TABLE, RECOUNT_LEDGER_TABLE, RECOUNT_PROGRESS_TABLE,
 RECOUNT_STREAM, RECOUNT_BUCKET, RECOUNT_SET, RECOUNT_GLUE_DATABASE (where months are partitions of a Glue table), RECOUNT_ATHENA_WORKGROUP (for
 --engine athena) and the SDK's own variables (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, …).
@@ -247,6 +246,7 @@ mod tests {
         let mut whole = Cli::whole();
         let said = |command: &mut clap::Command| command.render_long_help().to_string().matches(EXIT_CODES).count();
         assert_eq!(said(&mut whole), 1);
+        assert!(whole.get_about().unwrap().to_string().starts_with("Exact totals of a DynamoDB table's changes"));
         for command in whole.get_subcommands_mut().filter(|command| command.get_name() != "help") {
             assert_eq!(said(command), 1, "{}", command.get_name());
         }

@@ -69,7 +69,7 @@ pub struct AuditArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
     /// How long a change may take from the table into the stream, in seconds. What is not archived so long after it was seen
-    /// a second time is a finding.
+    /// a second time is a finding. It is waited for twice at most, and only where something differs.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub settle: u64,
 }

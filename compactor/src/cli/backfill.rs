@@ -155,9 +155,9 @@ pub async fn run(
         None if args.confirm => Some(apply(context, &named, pacing, says).await?),
         before => before,
     };
-    let settled_us = settled_us(&named.plan, pacing.settle);
-    let waits = applied.is_none() && settled_us > context.host.now_us();
-    let not_before = waits.then(|| time(settled_us));
+    let settled_us =
+        settled_us(&named.plan, pacing.settle).filter(|us| applied.is_none() && *us > context.host.now_us());
+    let not_before = settled_us.map(time);
     let report = Report { applied_before, not_before, ..Report::new(&named, args.confirm, applied) };
     write(out, format, &report, shown_report)?;
     if args.plan.is_none() {

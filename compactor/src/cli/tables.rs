@@ -227,15 +227,14 @@ pub fn quarantined(listed: &Quarantine) -> String {
     if listed.records.is_empty() {
         return "no record is in quarantine\n".to_owned();
     }
-    let mut table = table(&header(&["shard", "sequence number", "arrived", "why", "object"], &[]), 5);
+    // The object's name has the shard and the sequence number.
+    let mut table = table(&header(&["arrived", "object", "why"], &[]), 3);
     for record in &listed.records {
         let arrived = record.arrived_us.and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
         table.add_row(vec![
-            shown(record.shard_id.as_str()),
-            shown(record.sequence_number.as_str()),
             arrived.map_or_else(|| "-".to_owned(), |at| at.to_string()),
-            shown_line(&record.reason),
             shown(&record.object),
+            shown_line(&record.reason),
         ]);
     }
     let all = (listed.records.len() as u64).saturating_add(listed.more);

@@ -92,6 +92,28 @@ fn what_is_not_understood_has_no_number() {
 }
 
 #[test]
+fn what_is_in_quarantine_is_named_by_its_object() {
+    let record = crate::reconcile::evidence::ListedRecord {
+        object: "quarantine/shardId-000000000001/4965".to_owned(),
+        shard_id: "shardId-000000000001".parse().unwrap(),
+        sequence_number: "4965".parse().unwrap(),
+        arrived_us: Some(1_790_000_000_000_000),
+        reason: "not_a_change: \u{1b}[2J".to_owned(),
+    };
+    let unread = crate::reconcile::evidence::ListedRecord { arrived_us: None, ..record.clone() };
+    insta::assert_snapshot!(quarantined(&Quarantine { records: vec![record, unread], more: 1 }), @r"
+    ───────────────────────────────────────────────────────────────────────────────────────
+     arrived                object                                 why
+    ═══════════════════════════════════════════════════════════════════════════════════════
+     2026-09-21T14:13:20Z   quarantine/shardId-000000000001/4965   not_a_change: \u{1b}[2J
+     -                      quarantine/shardId-000000000001/4965   not_a_change: \u{1b}[2J
+    ───────────────────────────────────────────────────────────────────────────────────────
+
+    3 records in quarantine, 1 of them not listed
+    ");
+}
+
+#[test]
 fn a_reconciliation_for_programs() {
     let text = serde_json::to_string_pretty(&report()).unwrap().replace('\u{202e}', "<RLO>");
     insta::assert_snapshot!(text, @r###"
