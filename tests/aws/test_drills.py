@@ -58,7 +58,7 @@ sleep() {
 }
 said() {  # the exit code and the word that must be; what was typed
   if [ "$2" != "$code" ]; then echo "not $2, $code: $3"; cat out; exit 98; fi
-  if ! grep -qF -- "$1" out; then echo "not a word of $1: $3"; cat out; exit 97; fi
+  if ! grep -qwF -- "$1" out; then echo "not a word of $1: $3"; cat out; exit 97; fi
 }
 """
 

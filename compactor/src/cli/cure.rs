@@ -55,7 +55,10 @@ impl Asked {
         if says(&["dispatch failure: io error", "dispatch failure: timeout", "(Connect)"]) {
             return Some(self.no_answer());
         }
-        match says(&["NoSuchBucket", "ResourceNotFoundException", "not there"]) {
+        // An object or a shard that is not there is no bucket or stream that is misnamed.
+        let is_named = says(&["NoSuchBucket"])
+            || (says(&["ResourceNotFoundException", "not there"]) && !says(&["s3://", "shardId-"]));
+        match is_named {
             true => self.named(error),
             false => None,
         }

@@ -48,6 +48,12 @@ pub struct EstimateArgs {
 /// A whole number from 1 to `most`, as people write large ones.
 fn number(text: &str, most: u64) -> Result<u64, String> {
     let wrong = || format!("expected a number from 1 to {most}, such as 250000, 250k, 1.5M, 10G or 1e9");
+    // A comma parts thousands, and nothing else: `1,5M` may be meant for 1.5M.
+    let digits = |part: &str, least| (least..=3).contains(&part.len()) && part.chars().all(|c| c.is_ascii_digit());
+    let parts_thousands = |(i, part)| digits(part, if i == 0 { 1 } else { 3 });
+    if text.contains(',') && !text.split(',').enumerate().all(parts_thousands) {
+        return Err(wrong());
+    }
     let plain: String = text.chars().filter(|c| !matches!(c, ',' | '_')).collect();
     let exponent = match plain.chars().last() {
         Some('k' | 'K') => 3,
@@ -261,8 +267,10 @@ mod tests {
         ] {
             assert_eq!(number(text, 1_000_000_000_000_000), Ok(expected), "{text}");
         }
-        for wrong in ["", "0", "-1", "1.5", "1e", "M", "1e16", "1MM", "1m", "inf", "nan", "+1", "0x10", "1e-3k", "１"]
-        {
+        for wrong in [
+            "", "0", "-1", "1.5", "1e", "M", "1e16", "1MM", "1m", "inf", "nan", "+1", "0x10", "1e-3k", "１", "1,5M",
+            "1,000k", "1000,000", ",1", "1,",
+        ] {
             assert!(number(wrong, 1_000_000_000_000_000).is_err(), "{wrong}");
         }
         insta::assert_snapshot!(number("many", 10).unwrap_err(), @"expected a number from 1 to 10, such as 250000, 250k, 1.5M, 10G or 1e9");

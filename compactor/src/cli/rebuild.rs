@@ -240,8 +240,7 @@ fn shown_loaded(loaded: &LoadReport) -> String {
     text
 }
 
-/// A comparison as text.
-pub(super) fn shown_comparison(comparison: &Comparison) -> String {
+fn shown_comparison(comparison: &Comparison) -> String {
     let what = match comparison.level {
         Level::Months => "group and month",
         Level::Groups => "group, over all months",

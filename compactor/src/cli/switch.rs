@@ -10,20 +10,21 @@ use serde::Serialize;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::rebuild::shown_comparison;
 use super::tables::{self, drawn, grouped, header, plural, table};
-use crate::context::{Context, ContextError};
+use crate::context::Context;
 use crate::contributions::Scope;
 use crate::progress::Says;
 use crate::rebuild::{Missed, missed};
 use crate::reconcile::{Report as Reconciliation, Verdict, reconcile};
-use crate::sets::{self, HomeError, HomeLine, Sets, home};
+use crate::sets::{self, HomeLine, Sets, home};
 
 /// What is typed.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(
     after_help = "Every command without --set works on the home that was switched to last; so does `recount usage`.
 What feeds the homes is not touched: the one that was left stays fed, and `recount switch --to base --confirm` is the way back.
+What was backfilled or redriven in one home is in no other, but in sets made from it later. Where readers would leave such events it lists
+them, and ends with 2 unless they are accepted: compare the homes, or bring the events in there too.
 
 Examples:
   recount switch --to tokyo              hold it against its archive; change nothing
@@ -37,14 +38,19 @@ pub struct SwitchArgs {
     /// Switch.
     #[arg(long)]
     pub confirm: bool,
-    /// Switch without a reconcile, and without a look at what other homes had beside the stream.
+    /// Switch also if events were backfilled or redriven in the home that is left only.
+    #[arg(long)]
+    pub accept_missed: bool,
+    /// Switch without a reconcile, and without a look at what was backfilled or redriven.
     #[arg(long)]
     pub unchecked: bool,
 }
 
-/// Why readers stay, where the homes differ in what did not come by the stream.
-const LACKS: &str = "it is not known to have the events that another home was brought; `recount --set NAME backfill` or `redrive` brings \
-                     them in, --unchecked switches without them";
+/// Why readers stay, where something may be missed.
+const UNKNOWN: &str =
+    "whether it has what is listed above, the logs cannot tell; --accept-missed if that is understood";
+/// Additions that a table shows. JSON has more.
+const SHOWN: usize = 20;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -56,9 +62,9 @@ struct Report {
     refused_because: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reconciled: Option<Reconciliation>,
-    /// What was backfilled, redriven or erased in other homes only.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    missed: Vec<Missed>,
+    /// What was backfilled or redriven in the home that is left, or in one that it was made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<Missed>,
 }
 
 /// Runs `switch`.
@@ -79,7 +85,7 @@ pub async fn run(
         switched: false,
         refused_because: None,
         reconciled: None,
-        missed: Vec::new(),
+        missed: None,
     };
     if !args.unchecked {
         let target = target(context, &report.to).await?;
@@ -94,22 +100,25 @@ pub async fn run(
                     Some("it is not clean; `recount --set NAME repair`, or --unchecked if that is understood");
             }
             report.reconciled = Some(reconciled);
-            if report.from != report.to {
-                report.missed = missed(&report.from, &target, |home| other(context, home), says).await?;
-                if report.refused_because.is_none() && !report.missed.iter().all(Missed::is_settled) {
-                    report.refused_because = Some(LACKS);
-                }
+        }
+        let found = missed(context, &report.from, &report.to, says).await?;
+        if !found.is_nothing() {
+            if !args.accept_missed && report.refused_because.is_none() {
+                report.refused_because = Some(UNKNOWN);
             }
+            report.missed = Some(found);
         }
     }
     if args.confirm && report.refused_because.is_none() {
         sets::switch(&root, &context.host, &current, &report.to).await?;
-        report.switched = true;
+        report.switched = report.from != report.to;
     }
     write(out, format, &report, shown_report)?;
     Ok(match (&report.reconciled, report.refused_because) {
         (Some(reconciled), _) if reconciled.verdict != Verdict::Clean => reconciled.verdict.into(),
-        (_, Some(_)) => Exit::Findings,
+        (None, Some(_)) => Exit::Findings,
+        // It is clean, and something may be missed.
+        (Some(_), Some(_)) => Exit::Undecided,
         (_, None) => Exit::Clean,
     })
 }
@@ -124,25 +133,27 @@ async fn target(context: &Context, to: &Home) -> Result<Context, CommandError> {
     Ok(Context { stack: context.stack.clone(), ..target })
 }
 
-/// Another home, to be looked into; `None` if it is no more.
-async fn other(context: &Context, home: Home) -> Result<Option<Context>, CommandError> {
-    match target(context, &home).await {
-        Ok(found) => Ok(Some(found)),
-        Err(CommandError::Context(ContextError::Home(HomeError::NoSuchSet(_)))) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
+/// What was brought, and how to find out whether the other home has it.
 fn shown_missed(missed: &Missed, to: &Home) -> String {
-    let home = &missed.home;
     let mut text = String::new();
-    if let Some(comparison) = &missed.comparison {
-        let brought = plural(missed.brought, "event");
-        let _ = writeln!(text, "\n{brought} backfilled or redriven in {home} since, and perhaps not in {to}:");
-        text.push_str(shown_comparison(comparison).trim_start());
+    if missed.events > 0 {
+        let _ = writeln!(text, "\nbackfilled or redriven elsewhere, so {to} has it only if the same was done there:");
+        let mut lines = table(&header(&["home", "when", "by", "entry", "events"], &[]), 3);
+        for brought in missed.additions.iter().take(SHOWN) {
+            let at =
+                jiff::Timestamp::from_millisecond(brought.at_ms).map_or_else(|_| "-".to_owned(), |at| at.to_string());
+            let events = grouped(i64::try_from(brought.events).unwrap_or(i64::MAX));
+            lines.add_row([brought.home.to_string(), at, shown(&brought.origin), brought.entry.to_string(), events]);
+        }
+        let _ = writeln!(text, "{}", drawn(&lines));
+        let more =
+            missed.events.saturating_sub(missed.additions.iter().take(SHOWN).map(|brought| brought.events).sum());
+        if more > 0 {
+            let _ = writeln!(text, "and {} more; --format json lists their additions", plural(more, "event"));
+        }
     }
-    if missed.erasures > 0 {
-        let _ = writeln!(text, "\nrows were erased in {home} since, and perhaps not in {to}: erase the same there");
+    for home in &missed.gone {
+        let _ = writeln!(text, "{home} is no more: nobody can say what was backfilled or redriven there");
     }
     text
 }
@@ -153,7 +164,9 @@ fn shown_report(report: &Report) -> String {
         text.push_str(&tables::reconciliation(reconciled));
     }
     let (from, to) = (&report.from, &report.to);
-    report.missed.iter().for_each(|missed| text.push_str(&shown_missed(missed, to)));
+    if let Some(missed) = &report.missed {
+        text.push_str(&shown_missed(missed, to));
+    }
     let _ = match (report.refused_because, report.switched) {
         (None, _) if from == to => writeln!(text, "readers go by {to} already"),
         (Some(why), _) => writeln!(text, "readers stay with {from}: {why}"),
@@ -226,7 +239,7 @@ fn state(line: &HomeLine) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rebuild::compare::{Comparison, Difference, Level, Numbers};
+    use crate::rebuild::missed::Brought;
 
     #[test]
     fn a_switch_says_what_no_reconcile_can_see() {
@@ -237,39 +250,34 @@ mod tests {
             switched,
             refused_because: None,
             reconciled: None,
-            missed: Vec::new(),
+            missed: None,
         };
         insta::assert_snapshot!(shown_report(&report("base", "tokyo", false)), @"readers go by base; `recount switch --to tokyo --confirm` changes that");
         insta::assert_snapshot!(shown_report(&report("base", "tokyo", true)), @"readers go by tokyo now; back with `recount switch --to base --confirm`");
         for same in [report("base", "base", false), report("base", "base", true), report("tokyo", "tokyo", false)] {
             assert_eq!(shown_report(&same), format!("readers go by {} already\n", same.to));
         }
-        let numbers = |events| Numbers { events, sums: [].into() };
-        let difference = Difference {
-            group: Some("acme".parse().unwrap()),
-            month: Some("2026-11".parse().unwrap()),
-            old: numbers(12),
-            new: numbers(9),
+        let brought = |entry, origin: &str, events| Brought {
+            home: "base".parse().unwrap(),
+            entry,
+            at_ms: 1_794_000_000_000,
+            origin: origin.to_owned(),
+            events,
         };
-        let (old, new) = ("base".parse().unwrap(), "tokyo".parse().unwrap());
-        let comparison =
-            Comparison { old, new, level: Level::Months, compared: 14, differ: 1, differences: vec![difference] };
-        let missed = Missed { home: "base".parse().unwrap(), brought: 3, erasures: 1, comparison: Some(comparison) };
-        assert!(!missed.is_settled());
-        let refused_because = Some(LACKS);
-        let refused = Report { missed: vec![missed], refused_because, ..report("base", "tokyo", false) };
+        let additions = vec![brought(417, "redrive", 2), brought(1_204, "backfill 0f3a", 1_000)];
+        let missed = Missed { additions, events: 1_002, gone: vec!["osaka".parse().unwrap()] };
+        let refused = Report { missed: Some(missed), refused_because: Some(UNKNOWN), ..report("base", "tokyo", false) };
         insta::assert_snapshot!(shown_report(&refused), @r"
 
-        3 events backfilled or redriven in base since, and perhaps not in tokyo:
-        base against tokyo, by group and month: 14 numbers compared, 1 differ
-        ───────────────────────────────────────────────────────────────────────────────────
-         group   month     events in base   events in tokyo   sums in base   sums in tokyo
-        ═══════════════════════════════════════════════════════════════════════════════════
-         acme    2026-11               12                 9
-        ───────────────────────────────────────────────────────────────────────────────────
-
-        rows were erased in base since, and perhaps not in tokyo: erase the same there
-        readers stay with base: it is not known to have the events that another home was brought; `recount --set NAME backfill` or `redrive` brings them in, --unchecked switches without them
+        backfilled or redriven elsewhere, so tokyo has it only if the same was done there:
+        ──────────────────────────────────────────────────────────────
+         home   when                   by              entry   events
+        ══════════════════════════════════════════════════════════════
+         base   2026-11-06T21:20:00Z   redrive           417        2
+         base   2026-11-06T21:20:00Z   backfill 0f3a    1204    1,000
+        ──────────────────────────────────────────────────────────────
+        osaka is no more: nobody can say what was backfilled or redriven there
+        readers stay with base: whether it has what is listed above, the logs cannot tell; --accept-missed if that is understood
         ");
     }
 

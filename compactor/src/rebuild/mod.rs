@@ -4,7 +4,7 @@
 //! - [`seed`](mod@seed): the first entry of the set's log: all that the old archive had read, judged anew.
 //! - [`load`](mod@load): the set's totals, from that.
 //! - [`compare`](mod@compare): both archives held against each other.
-//! - [`missed`](mod@missed): what was brought into another archive, and not by the stream.
+//! - [`missed`](mod@missed): what readers would miss behind a switch, since it did not come by the stream.
 //! - [`handover`]: what is left to the operator, as commands.
 //!
 //! The steps, each of which may be done again; the same command goes on where it was broken off:

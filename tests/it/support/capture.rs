@@ -8,6 +8,7 @@ use std::process::Output;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, StreamSpecification, StreamViewType};
 use recount_local::client;
+use recount_schemas::Settings;
 use serde_json::Value;
 
 use super::naive::{self, Scan, Totals};
@@ -194,6 +195,22 @@ impl Capture {
     pub async fn object(&self, bucket: &str, key: &str) -> Vec<u8> {
         let answer = self.s3.get_object().bucket(bucket).key(key).send().await.unwrap();
         answer.body.collect().await.unwrap().to_vec()
+    }
+
+    /// Deletes all below a prefix of the archive's bucket; how many objects that were.
+    pub async fn delete_below(&self, prefix: &str) -> usize {
+        let bucket = &Settings::default().bucket;
+        let mut deleted = 0;
+        loop {
+            let page = self.s3.list_objects_v2().bucket(bucket).prefix(prefix).send().await.unwrap();
+            for object in page.contents() {
+                self.s3.delete_object().bucket(bucket).key(object.key().unwrap()).send().await.unwrap();
+            }
+            deleted += page.contents().len();
+            if page.contents().is_empty() {
+                return deleted;
+            }
+        }
     }
 }
 
