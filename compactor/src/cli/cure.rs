@@ -7,7 +7,7 @@
 //! | no region, no credentials | what gives one |
 //! | no such bucket, table, stream | the variable or the stack that names it |
 //!
-//! The errors are texts by now, the SDK's own and AWS's codes in them ([`recount_schemas::causes`]); a text that reads differently one day
+//! The errors are texts by now, the SDK's own and AWS's codes in them ([`causes`](recount_schemas::causes())); a text that reads differently one day
 //! loses its cure, and nothing else.
 
 use recount_schemas::Settings;
