@@ -46,8 +46,9 @@ pub async fn next(target: &Context, report: &Report) -> Result<Vec<String>, Rebu
         ),
         format!(
             "aws lambda create-event-source-mapping --function-name CONSUMER-OF-{name} --event-source-arn {arn} {begin} \
-             --function-response-types ReportBatchItemFailures --parallelization-factor 1, and the first one's batch size and \
-             on-failure destination"
+             --function-response-types ReportBatchItemFailures --parallelization-factor 1 --bisect-batch-on-function-error, and the \
+             first one's batch size, window, retries (--maximum-retry-attempts), age (--maximum-record-age-in-seconds), on-failure \
+             destination and metrics: `aws lambda get-event-source-mapping` shows them"
         ),
         format!("recount --set {name} reconcile    until it is clean and `recount sets` says that nothing is behind"),
         format!(
