@@ -55,9 +55,7 @@ async fn invariant_8_traffic_is_no_finding() {
     let mut capture = Capture::start().await;
     capture.insert("kept", 0..20).await;
     capture.captured().await;
-    capture.capture(false).await;
-    capture.insert("lost", 0..2).await;
-    capture.capture(true).await;
+    capture.lose("lost", 0..2).await;
 
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {

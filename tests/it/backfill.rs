@@ -39,9 +39,7 @@ async fn capture_was_off_for_an_hour() {
     let mut capture = Capture::start().await;
     capture.insert("before", 0..30).await;
     capture.captured().await;
-    capture.capture(false).await;
-    capture.insert("lost", 0..25).await;
-    capture.capture(true).await;
+    capture.lose("lost", 0..25).await;
     for n in 0..3 {
         capture.touch(&format!("lost-{n}")).await;
     }
@@ -98,9 +96,7 @@ async fn readers_do_not_leave_a_backfill_behind_unasked() {
     let mut capture = Capture::start().await;
     capture.insert("before", 0..10).await;
     capture.captured().await;
-    capture.capture(false).await;
-    capture.insert("lost", 0..5).await;
-    capture.capture(true).await;
+    capture.lose("lost", 0..5).await;
     let rebuild = |from: &str, to: &str| drop(capture.json(0, &["rebuild", "--set", from, "--into", to, "--confirm"]));
     let backfill = |home: &str| {
         let plan = hash(&capture.json(1, &["backfill", "--set", home]));
@@ -144,9 +140,7 @@ async fn invariant_2_no_event_and_its_backfill_both_count() {
     let mut capture = Capture::start().await;
     capture.insert("before", 0..10).await;
     capture.captured().await;
-    capture.capture(false).await;
-    capture.insert("lost", 0..40).await;
-    capture.capture(true).await;
+    capture.lose("lost", 0..40).await;
     capture.captured().await;
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -205,9 +199,7 @@ fn recount(capture: &Capture, arguments: &[&str]) -> Command {
 #[tokio::test(flavor = "multi_thread")]
 async fn invariant_9_a_backfill_that_is_killed_goes_on() {
     let mut capture = Capture::start().await;
-    capture.capture(false).await;
-    capture.insert("lost", 0..300).await;
-    capture.capture(true).await;
+    capture.lose("lost", 0..300).await;
     capture.captured().await;
     let report = capture.json(1, &["backfill"]);
     let plan = hash(&report);
@@ -242,9 +234,7 @@ async fn invariant_9_a_backfill_that_is_killed_goes_on() {
 async fn invariant_2_what_waits_in_quarantine_is_not_backfilled() {
     let mut capture = Capture::start().await;
     capture.insert("before", 0..2).await;
-    capture.capture(false).await;
-    capture.insert("lost", 0..3).await;
-    capture.capture(true).await;
+    capture.lose("lost", 0..3).await;
     capture.captured().await;
     let made = NOVEMBER * 1_000_000;
     let data = format!(
@@ -281,9 +271,7 @@ async fn invariant_10_a_cell_that_is_not_understood_is_passed_by() {
     let mut capture = Capture::start().await;
     capture.insert("before", 0..6).await;
     capture.captured().await;
-    capture.capture(false).await;
-    capture.insert("lost", 0..6).await;
-    capture.capture(true).await;
+    capture.lose("lost", 0..6).await;
     capture.captured().await;
     let plan = capture.json(1, &["backfill"]);
     assert_eq!(number(&plan["items"]), 6, "{plan}");
@@ -321,9 +309,7 @@ async fn a_compaction_behind_a_plan_takes_nothing_out_of_it() {
     capture.insert("before", 0..2).await;
     capture.captured().await;
     capture.json(0, &["archive"]);
-    capture.capture(false).await;
-    capture.insert("lost", 0..2).await;
-    capture.capture(true).await;
+    capture.lose("lost", 0..2).await;
     // Of this one a change is seen.
     capture.touch("lost-1").await;
     capture.captured().await;
@@ -342,17 +328,13 @@ async fn a_compaction_behind_a_plan_takes_nothing_out_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_and_a_scan_in_a_directory_bring_the_same() {
     let mut capture = Capture::start().await;
-    capture.capture(false).await;
-    capture.insert("lost", 0..9).await;
-    capture.capture(true).await;
+    capture.lose("lost", 0..9).await;
     capture.captured().await;
     let work = capture.data.join("work");
     let kept = ["backfill", "--work", work.to_str().unwrap(), "--segments", "2"];
     let first = capture.json(1, &kept);
     assert_eq!(number(&first["items"]), 9, "{first}");
-    capture.capture(false).await;
-    capture.insert("later", 0..1).await;
-    capture.capture(true).await;
+    capture.lose("later", 0..1).await;
     capture.captured().await;
     let second = capture.json(1, &kept);
     assert_eq!(number(&second["items"]), 10, "{second}");
