@@ -56,9 +56,14 @@ pub fn grouped(n: i64) -> String {
     text
 }
 
+/// A count as [`grouped`] shows numbers.
+pub fn count(n: u64) -> String {
+    grouped(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
 /// So many of a thing: `1 file`, `2 files`, `0 entries`. `one` is the word for one.
 pub fn plural(n: u64, one: &str) -> String {
-    let n_shown = grouped(i64::try_from(n).unwrap_or(i64::MAX));
+    let n_shown = count(n);
     let stem = one.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'i', 'o', 'u']));
     match (n, stem) {
         (1, _) => format!("{n_shown} {one}"),

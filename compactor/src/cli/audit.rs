@@ -10,7 +10,7 @@ use recount_schemas::terminal::{shown, shown_line};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{drawn, grouped, header, plural, table};
+use super::tables::{count, drawn, header, plural, table};
 use crate::audit::{self, Options, Report};
 use crate::context::Context;
 use crate::progress::Says;
@@ -118,10 +118,9 @@ fn shown_report(report: &Report) -> String {
     }
     if !report.counts.is_empty() {
         let mut rows = table(&header(&["group", "month", "items in the table", "in the archive"], &[]), 2);
-        let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
-        for count in report.counts.iter().take(SHOWN) {
-            let group = shown(count.group.as_str());
-            rows.add_row(vec![group, count.month.to_string(), number(count.in_table), number(count.in_archive)]);
+        for found in report.counts.iter().take(SHOWN) {
+            let group = shown(found.group.as_str());
+            rows.add_row(vec![group, found.month.to_string(), count(found.in_table), count(found.in_archive)]);
         }
         let _ = writeln!(text, "{}\n", drawn(&rows));
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::args::Format;
 use super::audit::ReadingArgs;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{drawn, grouped, header, plural, table};
+use super::tables::{count, drawn, header, plural, table};
 use crate::backfill::{Applied, BackfillError, Named, Pacing, apply, fetch, make, report, settled_us};
 use crate::context::Context;
 use crate::progress::Says;
@@ -184,15 +184,14 @@ fn shown_report(report: &Report) -> String {
         let _ = writeln!(text, "{items} cannot be counted: {}", shown_line(&refused.reason));
         let _ = writeln!(text, "  {}", shown_line(&refused.keys.join(" ")));
     }
-    let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
     let _ = writeln!(
         text,
         "plan {}: {} to be inserted ({} never captured, {} from the middle, {} come back), by {}, read {} to {}",
         report.plan,
         plural(report.items, "item"),
-        number(report.never_captured),
-        number(report.insert_missing),
-        number(report.came_back),
+        count(report.never_captured),
+        count(report.insert_missing),
+        count(report.came_back),
         shown_line(&report.source),
         report.read_from,
         report.read_to,
@@ -205,9 +204,9 @@ fn shown_report(report: &Report) -> String {
                 text,
                 "{when}: {} added to the archive ({} before), {} counted ({} before)",
                 plural(applied.added, "row"),
-                number(applied.added_before),
+                count(applied.added_before),
                 plural(applied.counted, "event"),
-                number(applied.counted_before),
+                count(applied.counted_before),
             );
             let left = [
                 (

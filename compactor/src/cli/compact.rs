@@ -10,7 +10,7 @@ use recount_schemas::host::Deadline;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{drawn, grouped, plural, table};
+use super::tables::{count, drawn, plural, table};
 use crate::catalog::noted;
 use crate::compact::{CompactReport, LEAST_GRACE, Limits, Outcome, check_grace};
 use crate::context::Context;
@@ -128,7 +128,6 @@ fn retained(retention: &Retention, confirmed: bool) -> String {
 }
 
 fn shown(report: &CompactReport) -> String {
-    let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
     let mut text = String::new();
     // Writing to a string cannot fail.
     if !report.months.is_empty() {
@@ -137,11 +136,11 @@ fn shown(report: &CompactReport) -> String {
             months.add_row([
                 month.to_string(),
                 outcome(&told.outcome),
-                number(told.files),
-                number(told.rows),
-                number(told.bytes),
-                number(told.into),
-                number(told.live - told.files),
+                count(told.files),
+                count(told.rows),
+                count(told.bytes),
+                count(told.into),
+                count(told.live - told.files),
             ]);
         }
         let _ = writeln!(text, "{}\n", drawn(&months));

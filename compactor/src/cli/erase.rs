@@ -10,7 +10,7 @@ use recount_schemas::terminal::shown_line;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{drawn, grouped, plural, table};
+use super::tables::{count, drawn, plural, table};
 use crate::catalog::noted;
 use crate::compact::check_grace;
 use crate::context::Context;
@@ -106,13 +106,12 @@ pub async fn run(
 
 /// A report for people.
 fn shown(report: &EraseReport, of: &Rows) -> String {
-    let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
     let mut text = String::new();
     // Writing to a string cannot fail.
     if !report.months.is_empty() {
         let mut months = table(&["month", "rows", "files", "bytes"].map(str::to_owned), 1);
         for (month, told) in &report.months {
-            months.add_row([month.to_string(), number(told.rows), number(told.files), number(told.bytes)]);
+            months.add_row([month.to_string(), count(told.rows), count(told.files), count(told.bytes)]);
         }
         let _ = writeln!(text, "{}\n", drawn(&months));
     }

@@ -11,7 +11,7 @@ use recount_schemas::{SetName, bounded};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, exit_of_context, write};
-use super::tables::{self, drawn, grouped, header, plural, table};
+use super::tables::{self, count, drawn, grouped, header, plural, table};
 use crate::bucket::Objects;
 use crate::context::{Context, ContextError};
 use crate::progress::Says;
@@ -116,10 +116,6 @@ pub fn exit(error: &RebuildError) -> Exit {
         }
         _ => Exit::Undecided,
     }
-}
-
-fn count(n: u64) -> String {
-    grouped(i64::try_from(n).unwrap_or(i64::MAX))
 }
 
 /// The report as text.
@@ -286,6 +282,7 @@ fn shown_comparison(comparison: &Comparison) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rebuild::TablePlan;
 
     #[test]
     fn the_next_command_names_the_definition() {
@@ -299,7 +296,6 @@ mod tests {
         assert_eq!(named(confirm, "a b.toml"), "recount rebuild --definition 'a b.toml' --into tokyo --confirm");
         assert_eq!(named("recount switch --to tokyo --confirm", "t.toml"), "recount switch --to tokyo --confirm");
     }
-    use crate::rebuild::TablePlan;
 
     #[test]
     fn a_plan_says_what_happens_in_which_order_and_what_of_it_is_done() {

@@ -9,7 +9,7 @@ use recount_schemas::{QuarantineCode, ShardId};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit};
-use super::tables::{grouped, plural};
+use super::tables::{count, plural};
 use crate::context::Context;
 use crate::progress::Says;
 use crate::redrive::{Ask, RedriveError, Report, redrive};
@@ -85,7 +85,7 @@ pub fn table(report: &Report) -> String {
     let mut line = |words: String| {
         let _ = writeln!(text, "{words}"); // writing to a string cannot fail
     };
-    let before = grouped(i64::try_from(report.done_before).unwrap_or(i64::MAX));
+    let before = count(report.done_before);
     line(match report.others {
         None | Some(0) => format!("{} in quarantine, {before} put through before", plural(report.examined, "record")),
         Some(others) => format!(

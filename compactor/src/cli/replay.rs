@@ -11,7 +11,7 @@ use recount_schemas::terminal::{shown, shown_line};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit};
-use super::tables::{grouped, plural};
+use super::tables::{count, plural};
 use crate::context::Context;
 use crate::progress::Says;
 use crate::replay::{Ask, Question, ReplayError, Report, When, replay};
@@ -169,8 +169,7 @@ pub fn table(report: &Report) -> String {
         let ids: Vec<String> = report.incomplete_ids.iter().map(|id| shown(id)).collect();
         line("not sent", format!("{}: {}", plural(report.incomplete, "change"), ids.join(", ")));
     }
-    let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
-    let sent = format!("{} sent, {} forwarded from the live stream", number(report.sent), number(report.forwarded));
+    let sent = format!("{} sent, {} forwarded from the live stream", count(report.sent), count(report.forwarded));
     let end = match (report.confirmed, report.finished, question.hand_over) {
         (_, true, false) => format!("done: {sent}"),
         (true, true, true) => format!("at the tip: {sent}"),

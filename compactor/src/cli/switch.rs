@@ -10,13 +10,14 @@ use serde::Serialize;
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{self, drawn, grouped, header, plural, table};
+use super::tables::{self, count, drawn, header, plural, table};
 use crate::context::Context;
 use crate::contributions::Scope;
 use crate::progress::Says;
 use crate::rebuild::{Missed, missed};
 use crate::reconcile::{Report as Reconciliation, Verdict, reconcile};
 use crate::sets::{self, HomeLine, Sets, home};
+use crate::table::time;
 
 /// What is typed.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -133,16 +134,15 @@ async fn target(context: &Context, to: &Home) -> Result<Context, CommandError> {
     Ok(Context { stack: context.stack.clone(), ..target })
 }
 
-/// What was brought, and how to find out whether the other home has it.
+/// What was brought to other homes.
 fn shown_missed(missed: &Missed, to: &Home) -> String {
     let mut text = String::new();
     if missed.events > 0 {
         let _ = writeln!(text, "\nbackfilled or redriven elsewhere, so {to} has it only if the same was done there:");
         let mut lines = table(&header(&["home", "when", "by", "entry", "events"], &[]), 3);
         for brought in missed.additions.iter().take(SHOWN) {
-            let at =
-                jiff::Timestamp::from_millisecond(brought.at_ms).map_or_else(|_| "-".to_owned(), |at| at.to_string());
-            let events = grouped(i64::try_from(brought.events).unwrap_or(i64::MAX));
+            let at = time(brought.at_ms.saturating_mul(1_000));
+            let events = count(brought.events);
             lines.add_row([brought.home.to_string(), at, shown(&brought.origin), brought.entry.to_string(), events]);
         }
         let _ = writeln!(text, "{}", drawn(&lines));
@@ -194,7 +194,7 @@ fn shown_sets(report: &Sets) -> String {
             state(line).to_owned(),
             line.definition.as_deref().unwrap_or("-").chars().take(12).collect(),
             shown(&line.totals),
-            grouped(i64::try_from(line.events).unwrap_or(i64::MAX)),
+            count(line.events),
             shards(line.archive_behind),
             shards(line.consumer_behind),
         ]);

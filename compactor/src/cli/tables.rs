@@ -17,7 +17,7 @@ use crate::repair::apply::{CellReport, Step};
 use crate::repair::holes::Withheld;
 use crate::repair::proof::Proof;
 use crate::usage::Usage;
-pub(super) use recount_schemas::terminal::{grouped, plural};
+pub(super) use recount_schemas::terminal::{count, grouped, plural};
 use recount_schemas::terminal::{shown, shown_line};
 
 /// Event IDs that a table names per finding. JSON has more.
@@ -77,8 +77,7 @@ pub fn usage(usage: &Usage, definition: &Definition) -> String {
     let measures = measures(definition);
     let mut months = table(&header(&["group", "month", "events", "quota", "used"], &measures), 2);
     for line in &usage.months {
-        let quota =
-            line.quota.map_or_else(|| "-".to_owned(), |quota| grouped(i64::try_from(quota).unwrap_or(i64::MAX)));
+        let quota = line.quota.map_or_else(|| "-".to_owned(), count);
         let used = match line.quota {
             Some(quota) if quota > 0 => format!("{:.1} %", line.events as f64 * 100.0 / quota as f64),
             Some(_) => "over".to_owned(),
@@ -201,12 +200,7 @@ fn concerned(finding: &Finding) -> String {
     }
     if finding.count > NAMED as u64 {
         let more = finding.count - NAMED as u64;
-        let _ = writeln!(
-            text,
-            "  … and {} more (--format json names {})",
-            grouped(i64::try_from(more).unwrap_or(i64::MAX)),
-            finding::MAX_NAMED
-        );
+        let _ = writeln!(text, "  … and {} more (--format json names {})", count(more), finding::MAX_NAMED);
     }
     text
 }

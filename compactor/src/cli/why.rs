@@ -8,7 +8,7 @@ use recount_schemas::terminal::{shown, shown_line};
 
 use super::args::Format;
 use super::commands::{CommandError, Exit, write};
-use super::tables::{delta, grouped, plural};
+use super::tables::{count, delta, plural};
 use crate::context::Context;
 use crate::progress::Says;
 use crate::why::cells::Ledger;
@@ -56,7 +56,6 @@ fn told(report: &Report) -> String {
     for record in &report.kept {
         kept(&mut text, record);
     }
-    let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
     let searched = &report.searched;
     let _ = write!(
         text,
@@ -67,7 +66,7 @@ fn told(report: &Report) -> String {
         plural(searched.kept, "kept record"),
     );
     if searched.kept_unread > 0 {
-        let _ = write!(text, ", {} more of them not", number(searched.kept_unread));
+        let _ = write!(text, ", {} more of them not", count(searched.kept_unread));
     }
     text.push('\n');
     text
